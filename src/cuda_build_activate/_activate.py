@@ -1,0 +1,272 @@
+"""Find the toolkit of an environment, decide, apply: everything that an ordinary interpreter start runs.
+
+It runs in every start, so it imports nothing that the interpreter has not imported already; annotations are quoted
+because ``from __future__ import annotations`` would be an import as well.
+"""
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, MutableMapping
+
+MARKER = "CUDA_BUILD_ACTIVATE_ROOT"
+ROOT_VARIABLES = ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDAToolkit_ROOT", "CUDA_TOOLKIT_ROOT_DIR")
+DIRECTORY = "cuda-build-activate"  # not an identifier: never importable by accident
+STAMP = ".stamp"
+ABSENT = -1  # in a stamp: what must not exist
+WINDOWS = os.name == "nt"
+NVCC = "nvcc.exe" if WINDOWS else "nvcc"
+OFF = ("0", "off", "false", "no")
+ON = ("", "1", "on", "true", "yes")
+
+_told = ""
+
+
+class Toolkit:
+    """A CUDA toolkit installed as wheels.
+
+    major: CUDA's major version. entries: the `sys.path` entries that hold its components and products, in order.
+    wheels: the directory of its components in the first entry that has the compiler, or any.
+    nvcc: whether one has the compiler.
+    """
+
+    __slots__ = ("entries", "major", "nvcc", "wheels")
+
+    def __init__(self, major: int, entries: "list[str]", wheels: str, nvcc: bool) -> None:
+        self.major = major
+        self.entries = entries
+        self.wheels = wheels
+        self.nvcc = nvcc
+
+
+class Activation:
+    """What `activate()` did.
+
+    root: the toolkit root that was activated, or None if nothing was.
+    reason: why, in words.
+    variables: every environment variable of the activation with its value; empty if nothing was activated.
+    """
+
+    __slots__ = ("reason", "root", "variables")
+
+    def __init__(self, reason: str, root: "str | None" = None, variables: "dict[str, str] | None" = None) -> None:
+        self.reason = reason
+        self.root = root
+        self.variables = variables or {}
+
+    def __repr__(self) -> str:
+        return f"Activation(root={self.root!r}, reason={self.reason!r})"
+
+    @property
+    def version(self) -> "str | None":
+        """The toolkit's version, such as ``"13.4.92"``, from the root's version.txt; None if nothing was activated."""
+        if self.root is None:
+            return None
+        try:
+            with open(os.path.join(self.root, "version.txt"), "rb") as file:
+                return file.readline().decode("ascii").split()[-1]
+        except (OSError, ValueError, IndexError):
+            return None
+
+
+def startup(sitedir: "str | None" = None) -> None:
+    """Activate at interpreter start: the startup files call this. Never raises; prints only where asked to.
+
+    sitedir: the site directory whose `.pth` file is being processed; a `.start` file (PEP 829) has none to give.
+    """
+    global _told
+    try:
+        paths = list(sys.path)
+        if sitedir and sitedir not in paths:
+            paths.insert(0, sitedir)
+        told = activate(paths).reason
+    except Exception as error:
+        told = f"nothing activated: {error!r}"
+    try:
+        # A .pth file is processed twice in every venv before Python 3.15: say the same thing once.
+        if told != _told and os.environ.get("CUDA_BUILD_ACTIVATE_VERBOSE", "").lower() not in ("", *OFF):
+            _told = told
+            sys.stderr.write(f"cuda-build-activate: {told}\n")
+    except Exception:
+        pass  # no usable stderr: there is nobody to tell
+
+
+def activate(
+    paths: "Iterable[str | os.PathLike[str]] | None" = None, environ: "MutableMapping[str, str] | None" = None
+) -> Activation:
+    """Point *environ* at the CUDA toolkit installed on *paths*, all or nothing.
+
+    paths: directories to search, in the manner of `sys.path`, which is the default. environ: a mapping to change
+    instead of `os.environ`. Doing it again changes nothing. Makes the toolkit root in the environment when there is
+    none yet. Nothing found, or a choice of the user's, is no error: see the result's reason. Raises TypeError if
+    *paths* is a single string.
+    """
+    if isinstance(paths, (str, bytes)):
+        raise TypeError("paths must be an iterable of directories, not a single string")
+    if environ is None:
+        environ = os.environ
+    activation = decide(environ, sys.path if paths is None else [os.fspath(path) for path in paths])
+    for name, value in activation.variables.items():
+        if environ.get(name) != value:
+            environ[name] = value
+    return activation
+
+
+def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activation:
+    """Decide what activating the toolkit on *paths* means for *environ*; changes neither.
+
+    The only decision function: first match wins, and an empty variable counts as unset.
+    """
+    switch = environ.get("CUDA_BUILD_ACTIVATE", "").lower()
+    if switch in OFF:
+        return Activation("nothing activated: switched off by CUDA_BUILD_ACTIVATE")
+    if switch not in ON and not switch.isdecimal():
+        return Activation(f"nothing activated: CUDA_BUILD_ACTIVATE={switch!r} is neither a switch nor a CUDA major version")
+    active = environ.get(MARKER, "")
+    compiler = environ.get("CUDACXX")
+    if compiler and not (active and compiler == os.path.join(active, "bin", NVCC)):
+        return Activation(f"nothing activated: CUDACXX chooses {compiler}")
+    toolkit = find(paths, None if switch in ON else int(switch))
+    if toolkit is None:
+        return Activation("nothing activated: no CUDA toolkit in this environment")
+    if not toolkit.nvcc:
+        other = _other_toolkit(environ, active)
+        if other:
+            return Activation(f"nothing activated: this environment's CUDA {toolkit.major} has no nvcc, and there is {other}")
+    root, note = _root(toolkit, environ)
+    if os.pathsep in root or ";" in root:
+        return Activation(f"nothing activated: {root} cannot be an entry of PATH or of a CMake list")
+    variables = dict.fromkeys((MARKER, *ROOT_VARIABLES), root)
+    variables["PATH"] = _prepend(environ.get("PATH") or os.defpath, _bin(root), _bin(active))
+    variables["CMAKE_PREFIX_PATH"] = _prepend(environ.get("CMAKE_PREFIX_PATH", ""), [root], [active] if active else [])
+    if toolkit.nvcc:
+        variables["CUDACXX"] = os.path.join(root, "bin", NVCC)
+    compilers = "with nvcc" if toolkit.nvcc else "without nvcc"
+    return Activation(f"activated CUDA {toolkit.major} {compilers}: {root}{note}", root, variables)
+
+
+def find(paths: "Iterable[object]", major: "int | None" = None) -> "Toolkit | None":
+    """Find the toolkit on *paths*: of several majors the newest with nvcc, or else the newest; or *major* alone.
+
+    Looks at the file system and never at `nvidia.__path__`: some CUDA 12 wheels ship an `nvidia/__init__.py`, which
+    hides the namespace package's other parts.
+    """
+    entries = []
+    found: "dict[int, tuple[bool, str]]" = {}
+    for entry in dict.fromkeys(path for path in paths if isinstance(path, str) and os.path.isabs(path)):
+        nvidia = os.path.join(entry, "nvidia")
+        try:
+            names = os.listdir(nvidia)
+        except (OSError, ValueError):  # ValueError: a null character
+            names = []
+        # The one product whose wheel lies outside nvidia/ (cutensor-cu13 2.8.1).
+        if names or os.path.isdir(os.path.join(entry, "cutensor")):
+            entries.append(entry)
+        for name in names:
+            if name.startswith("cu") and name[2:].isdecimal():  # cu13, and not cublas
+                number, wheels = int(name[2:]), os.path.join(nvidia, name)
+                if major in (None, number) and not found.get(number, (False,))[0]:
+                    nvcc = os.path.isfile(os.path.join(wheels, "bin", NVCC))
+                    if nvcc or number not in found:
+                        found[number] = nvcc, wheels
+    if not found:
+        return None
+    newest = max(found, key=lambda number: (found[number][0], number))
+    nvcc, wheels = found[newest]
+    return Toolkit(newest, entries, wheels, nvcc)
+
+
+def bases(toolkit: Toolkit, environ: "Mapping[str, str]") -> "list[tuple[str, str]]":
+    """The directories that may hold *toolkit*'s root, best first, each with the directory that must be private for it.
+
+    Inside the environment, so that the root dies with it (nothing must be private for that); or in the user's cache.
+    """
+    found = [(os.path.join(toolkit.entries[0], DIRECTORY), "")]
+    cache = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME", ""), ".cache")
+    if os.path.isabs(cache):
+        private = os.path.join(cache, DIRECTORY)
+        found.append((os.path.join(private, _fingerprint(toolkit.entries[:1])), private))
+    return found
+
+
+def root_name(toolkit: Toolkit) -> str:
+    """The name of *toolkit*'s root: what is seen through more `sys.path` entries than one is another root."""
+    name = f"cu{toolkit.major}"
+    return f"{name}-{_fingerprint(toolkit.entries[1:])}" if len(toolkit.entries) > 1 else name
+
+
+def is_private(directory: str) -> bool:
+    """Whether *directory* is this user's own, no link, and closed to everybody else. Raises OSError."""
+    found = os.lstat(directory)
+    return found.st_mode == 0o40700 and found.st_uid == os.geteuid()
+
+
+def is_current(root: str, entry: str) -> bool:
+    """Whether *root* exists and no directory that it was made from, relative to *entry*, has changed since."""
+    try:
+        with open(os.path.join(root, STAMP), "rb") as file:
+            records = file.read().split(b"\0")
+        base = os.fsencode(entry)
+        for record in records:
+            number, _, directory = record.partition(b" ")
+            recorded, directory = int(number), os.path.join(base, directory)
+            if recorded == ABSENT:
+                if os.path.exists(directory):
+                    return False
+            # Container layers keep whole seconds only.
+            elif os.stat(directory).st_mtime_ns not in (recorded, recorded - recorded % 10**9):
+                return False
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _root(toolkit: Toolkit, environ: "Mapping[str, str]") -> "tuple[str, str]":
+    """The directory to activate, made if need be, and what is to be said of it."""
+    if not WINDOWS:  # there the wheels' own directory has the layout of an installed toolkit
+        name = root_name(toolkit)
+        for base, private in bases(toolkit, environ):
+            root = os.path.join(base, name)
+            if is_current(root, toolkit.entries[0]) and (not private or is_private(private)):
+                return root, ""
+        from cuda_build_activate import _assemble  # once per environment, and again when its components change
+
+        made = _assemble.assemble(toolkit, environ)
+        if made:
+            return made, ""
+    return toolkit.wheels, "" if WINDOWS else " (the wheels' own directory: no toolkit root could be written)"
+
+
+def _other_toolkit(environ: "Mapping[str, str]", active: str) -> str:
+    """What a toolkit without a compiler must not displace, in words; empty if there is nothing."""
+    for name in ROOT_VARIABLES:
+        if environ.get(name, active) not in ("", active):
+            return f"{name}={environ[name]}"
+    for directory in [*environ.get("PATH", "").split(os.pathsep), "/usr/local/cuda/bin"]:
+        if directory and os.path.isfile(os.path.join(directory, NVCC)):
+            return os.path.join(directory, NVCC)
+    return ""
+
+
+def _bin(root: str) -> "list[str]":
+    if not root:
+        return []
+    directory = os.path.join(root, "bin")
+    if WINDOWS:  # the DLLs lie one level down (nvidia-cublas 13, win_amd64)
+        return [directory, os.path.join(directory, "x86_64")]
+    return [directory]
+
+
+def _prepend(value: str, new: "list[str]", old: "list[str]") -> str:
+    """*value*, a list as PATH is one, with *new* in front and without *old*; as it is if it has *new* already."""
+    entries = value.split(os.pathsep) if value else []
+    if new == old and new[0] in entries:
+        return value
+    return os.pathsep.join([*new, *(entry for entry in entries if entry not in new and entry not in old)])
+
+
+def _fingerprint(paths: "list[str]") -> str:
+    # hash() differs from run to run, and hashlib would be an import.
+    return format(int.from_bytes(os.fsencode("\0".join(paths)), "big") % (2**61 - 1), "x")

@@ -1,0 +1,252 @@
+"""Make the canonical toolkit root out of the wheels: once per environment, and again when its components change.
+
+The root is a tree of links with the layout of a toolkit from NVIDIA's installer. Build tools insist on `lib64`, on
+unversioned linker names (`libcudart.so`), on `targets/` and on a version file, and the wheels have none of them.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from typing import Union
+
+from cuda_build_activate._activate import ABSENT, DIRECTORY, STAMP, Toolkit, bases, is_private, root_name
+
+# What goes where. Of two files for one place the first row's wins, then the first `sys.path` entry's.
+LAYOUT = (
+    # in the root      in a wheel              names starting with   link by file, not by directory
+    # CCCL's CMake packages look for the headers relative to themselves: linked file by file they find the root's;
+    # where they are installed they find none from 13.2 on.
+    ("lib64/cmake", "lib/cmake", "", True),  # nvidia-cuda-cccl 13.0
+    ("lib64/cmake", "cuda_cccl/lib/cmake", "", True),  # nvidia-cuda-cccl 13.2
+    ("lib64/cmake", "cccl/lib/cmake", "", True),  # nvidia-cuda-cccl 13.3
+    # nvcc finds the toolkit from its own directory, and this from itself: bin must be a directory, not a link to one.
+    ("bin", "bin", "", False),
+    ("include", "include", "", False),
+    ("lib64", "lib", "", False),
+    ("nvvm", "nvvm", "", True),
+    ("nvvm/lib64", "lib", "libnvvm.so", False),  # what nvcc -dlto opens
+    ("nvvm/include", "include", "nvvm.h", False),
+    ("compute-sanitizer", "compute-sanitizer", "", False),
+)
+
+# Products whose wheels lie beside the toolkit's directory, and the wheel that this was seen in.
+PRODUCTS = (
+    ("nvidia/cudnn", "nvidia-cudnn-cu13 9.28.0.42"),
+    ("nvidia/nccl", "nvidia-nccl-cu13 2.32.3"),
+    ("nvidia/nvshmem", "nvidia-nvshmem-cu13 3.8.0"),
+    ("cutensor", "cutensor-cu13 2.8.1"),
+)
+
+# The directory below targets/ for a machine, by NVIDIA's name.
+TARGETS = {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}
+
+# A change in the tick of the file system's clock in which a directory was listed can leave its time as it was.
+_TICK_NS = 50_000_000
+_NEVER = -2  # the time of no directory: what was read then is read again at the next start
+_ABANDONED_S = 3600  # what a process left here that was killed while it made a root
+
+# By place in the root: what it links to, the content of a file, or None for a directory of the root's own.
+Content = dict[str, Union[str, bytes, None]]
+
+
+def assemble(toolkit: Toolkit, environ: Mapping[str, str]) -> Union[str, None]:
+    """Make *toolkit*'s root in the first place where that is possible; return its path, or None if there is no such place."""
+    for base, private in bases(toolkit, environ):
+        try:
+            if private:
+                os.makedirs(private, 0o700, exist_ok=True)
+                if not is_private(private):
+                    continue
+            os.makedirs(base, exist_ok=True)
+            if not os.path.islink(base):  # the relative links would climb out of it to somewhere else
+                return _place(os.path.join(base, root_name(toolkit)), toolkit)
+        except OSError:  # not writable, full, or a file system without links
+            pass
+    return None
+
+
+def plan(toolkit: Toolkit) -> Content:
+    """What *toolkit*'s root holds, with the stamp that `_activate.is_current` compares."""
+    root = _Root(toolkit.entries)
+    components = [os.path.join(entry, "nvidia", f"cu{toolkit.major}") for entry in toolkit.entries]
+    products = [os.path.join(entry, directory) for directory, _ in PRODUCTS for entry in toolkit.entries]
+    for place, where, start, by_file in LAYOUT:
+        for wheels in (*components, *products):
+            root.merge(place, os.path.join(wheels, where), start, by_file)
+    for place in ("bin", "include", "lib64"):
+        root.directory(place)
+    root.add_linker_names()
+    root.content["lib"] = "lib64"
+    target = TARGETS.get(os.uname().machine)
+    if target:
+        root.directory(f"targets/{target}")
+        root.content[f"targets/{target}/include"] = "../../include"
+        root.content[f"targets/{target}/lib"] = "../../lib64"
+    versions = _versions(toolkit.entries)
+    version = _toolkit_version(toolkit, versions)
+    if version:
+        root.content["version.txt"] = f"CUDA Version {version}\n".encode()
+        versions = {"cuda": version, **versions}
+        described = {name: {"name": name, "version": found} for name, found in versions.items()}
+        root.content["version.json"] = json.dumps(described, indent=2).encode()
+    root.content[STAMP] = root.stamp()
+    return root.content
+
+
+class _Root:
+    """A root in the making: its content, and the time of each directory that this was read from."""
+
+    def __init__(self, entries: list[str]) -> None:
+        self.content: Content = {}
+        self._entries = entries
+        self._times: dict[str, int] = {}
+        self._started = time.time_ns()
+
+    def merge(self, place: str, source: str, start: str, by_file: bool) -> None:
+        """Let *place* show those entries of the directory *source*, if it exists, whose names begin with *start*."""
+        entries = sorted((entry.name, entry.is_dir()) for entry in self.scan(source) if entry.name.startswith(start))
+        if entries:
+            self.directory(place)
+        for name, is_directory in entries:
+            inner, path = f"{place}/{name}", os.path.join(source, name)
+            if is_directory and (by_file or self._is_directory(inner)):
+                self.directory(inner)
+                self.merge(inner, path, "", by_file)
+            else:
+                self.content.setdefault(inner, path)
+
+    def directory(self, place: str) -> None:
+        """Make *place*, with all above it, a directory of the root's own; one that was a link shows the same as before."""
+        if "/" in place:
+            self.directory(os.path.dirname(place))
+        linked = self.content.setdefault(place, None)
+        if isinstance(linked, str):
+            self.content[place] = None
+            self.merge(place, linked, "", False)
+
+    def scan(self, directory: str) -> "list[os.DirEntry[str]]":
+        """List *directory*; nothing, if it does not exist or cannot be read."""
+        try:
+            self._note(directory)
+            with os.scandir(directory) as entries:
+                return list(entries)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError:
+            self._times[directory] = _NEVER
+        return []
+
+    def add_linker_names(self) -> None:
+        """Add libcudart.so for libcudart.so.13: of several versions, for the newest."""
+        newest: dict[str, tuple[list[int], str]] = {}
+        for place in self.content:
+            directory, name = os.path.split(place)
+            stem, _, version = name.partition(".so.")
+            numbers = version.split(".")
+            if directory in ("lib64", "nvvm/lib64") and all(number.isdecimal() for number in numbers):
+                linker_name = f"{directory}/{stem}.so"
+                newest[linker_name] = max(newest.get(linker_name, ([], "")), ([int(number) for number in numbers], name))
+        for linker_name, (_, name) in newest.items():
+            self.content.setdefault(linker_name, name)
+
+    def stamp(self) -> bytes:
+        """The time of each directory that was read, with its path, relative where it can be: environments get moved."""
+        prefix = os.path.join(self._entries[0], "")
+        return b"\0".join(
+            b"%d %s" % (made if made < self._started - _TICK_NS else _NEVER, os.fsencode(path.removeprefix(prefix)))
+            for path, made in self._times.items()
+        )
+
+    def _is_directory(self, place: str) -> bool:
+        linked = self.content.get(place, b"")
+        return linked is None or (isinstance(linked, str) and os.path.isdir(linked))
+
+    def _note(self, directory: str) -> None:
+        """Remember *directory*'s time; if it does not exist, that of the nearest above, which changes when it appears."""
+        while directory not in self._times:
+            try:
+                self._times[directory] = os.stat(directory).st_mtime_ns
+            except (FileNotFoundError, NotADirectoryError):
+                above = os.path.dirname(directory)
+                if above in self._entries:  # which changes with everything that is installed, and with our own directory
+                    self._times[directory] = ABSENT
+                else:
+                    directory = above
+
+
+def _versions(entries: list[str]) -> dict[str, str]:
+    """The version of each NVIDIA distribution that is installed in *entries*."""
+    versions: dict[str, str] = {}
+    for entry in entries:
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(entry)):
+                distribution, _, version = name.removesuffix(".dist-info").partition("-")
+                if name.endswith(".dist-info") and distribution.startswith(("nvidia_", "cutensor")):
+                    versions.setdefault(distribution, version)
+    return versions
+
+
+def _toolkit_version(toolkit: Toolkit, versions: Mapping[str, str]) -> Union[str, None]:
+    """nvcc's version, or else the runtime's, or else what its header says."""
+    for distribution in ("nvidia_cuda_nvcc", "nvidia_cuda_runtime"):
+        if versions.get(distribution, "").startswith(f"{toolkit.major}."):
+            return versions[distribution]
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open(os.path.join(toolkit.wheels, "include", "cuda_runtime_api.h"), "rb") as header:
+            number = int(header.read().split(b"#define CUDART_VERSION", 1)[1].split(None, 1)[0])
+        return f"{number // 1000}.{number % 1000 // 10}.0"
+    return None
+
+
+def _place(root: str, toolkit: Toolkit) -> str:
+    """Make the root whole under a name of its own, then let *root* point at that in one step; return *root*."""
+    base, name = os.path.split(root)
+    tree = os.path.join(base, f".{name}.{os.getpid()}.{time.time_ns():x}")
+    link, aside = f"{tree}.link", f"{tree}.aside"
+    try:
+        _write(tree, plan(toolkit), toolkit.entries[0])
+        os.symlink(os.path.basename(tree), link)
+        replaced = os.readlink(root) if os.path.islink(root) else os.path.basename(aside)
+        if os.path.isdir(root) and not os.path.islink(root):  # a copy of the environment that followed the links
+            os.rename(root, aside)
+        os.replace(link, root)
+    except BaseException:
+        _discard(link)
+        _discard(tree)
+        raise
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(base):
+            abandoned = time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED_S
+            if entry.name.startswith(f".{name}.") and entry.path != tree and (abandoned or entry.name == replaced):
+                _discard(entry.path)
+    return root
+
+
+def _write(tree: str, content: Content, entry: str) -> None:
+    """Write *content* below *tree*, with relative links to what lies in *entry* if *tree* does so too."""
+    prefix = os.path.join(entry, "")
+    # An environment may be moved. From tree/bin three up is *entry*: out of bin, tree and our directory.
+    climb = "../../" if tree.startswith(os.path.join(prefix, DIRECTORY)) else None
+    os.mkdir(tree)
+    for place, what in content.items():
+        path = os.path.join(tree, place)
+        if what is None:
+            os.mkdir(path)
+        elif isinstance(what, bytes):
+            with open(path, "wb") as file:
+                file.write(what)
+        elif climb and what.startswith(prefix):
+            os.symlink(climb + "../" * place.count("/") + what[len(prefix) :], path)
+        else:
+            os.symlink(what, path)
+
+
+def _discard(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
