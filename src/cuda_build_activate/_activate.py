@@ -18,6 +18,7 @@ STAMP = ".stamp"
 ABSENT = -1  # in a stamp: what must not exist
 WINDOWS = os.name == "nt"
 NVCC = "nvcc.exe" if WINDOWS else "nvcc"
+DEFAULT_LOCATION = "/usr/local/cuda"
 OFF = ("0", "off", "false", "no")
 ON = ("", "1", "on", "true", "yes")
 
@@ -244,7 +245,7 @@ def _other_toolkit(environ: "Mapping[str, str]", active: str) -> str:
     for name in ROOT_VARIABLES:
         if environ.get(name, active) not in ("", active):
             return f"{name}={environ[name]}"
-    for directory in [*environ.get("PATH", "").split(os.pathsep), "/usr/local/cuda/bin"]:
+    for directory in [*environ.get("PATH", "").split(os.pathsep), os.path.join(DEFAULT_LOCATION, "bin")]:
         if directory and os.path.isfile(os.path.join(directory, NVCC)):
             return os.path.join(directory, NVCC)
     return ""

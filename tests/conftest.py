@@ -1,0 +1,211 @@
+"""Real environments for the tests: the wheel as it would be published, interpreters, virtual environments, toolkits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Union
+
+import pytest
+from filelock import FileLock
+
+PROJECT = Path(__file__).parent.parent
+Argument = Union[str, "os.PathLike[str]"]
+
+NEWEST = "13.4.3"
+# The oldest supported, and one for each place that the components have moved to since.
+TOOLKITS = ("13.2.1", "13.3.1", NEWEST)
+PRODUCTS = ("nvidia-cudnn-cu13", "nvidia-nccl-cu13", "nvidia-nvshmem-cu13", "cutensor-cu13")
+BUILD_TOOLS = ("hatchling", "hatch-autorun", "scikit-build-core", "cmake", "ninja", "numpy", "pip", "setuptools")
+
+
+def run(command: Sequence[Argument], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+    """Run *command* and return what it printed; its whole output is in the failure if it fails."""
+    done = subprocess.run(
+        [os.fspath(part) for part in command],
+        env=env,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command} exited with {done.returncode}:\n{done.stdout}"
+    return done.stdout
+
+
+class VEnv:
+    """A virtual environment."""
+
+    def __init__(self, path: Path, interpreter: Argument = sys.executable) -> None:
+        self.path = path
+        self.python = path / "bin" / "python"
+        run([sys.executable, "-m", "virtualenv", "--quiet", "--no-seed", "--python", interpreter, path])
+        self.site = Path(
+            run([self.python, "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()
+        )
+
+    def install(self, *requirements: Argument, find_links: Path | None = None) -> None:
+        """Install *requirements* without byte code, as uv does by default; from *find_links* alone if that is given.
+
+        As copies if it is not: a test may change what it installed, and not uv's cache with it.
+        """
+        copies = ["--offline", "--no-deps", "--link-mode", "copy"]
+        offline = copies if find_links is None else ["--no-index", "--find-links", find_links]
+        run([sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", self.python, *offline, *requirements])
+
+    def uninstall(self, *names: str) -> None:
+        run([sys.executable, "-m", "uv", "pip", "uninstall", "--quiet", "--python", self.python, *names])
+
+    def start(
+        self, code: str = "pass", *options: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Start an interpreter; the caller looks at everything that it did."""
+        command = [self.python, *options, "-c", code]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+    def environ(self, *options: str, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The environment variables that a process sees after a silent and successful interpreter start."""
+        done = self.start("import json, os; print(json.dumps(dict(os.environ)))", *options, env=env)
+        assert (done.returncode, done.stderr) == (0, "")
+        seen: dict[str, str] = json.loads(done.stdout)
+        return seen
+
+    @property
+    def root(self) -> Path:
+        return self.site / "cuda-build-activate" / "cu13"
+
+
+def make_toolkit(site: Path, *, nvcc: bool = True, directory: str = "cu13") -> Path:
+    """Make a small tree as the wheels of CUDA 13.4 install it, with a compiler that says where it was found."""
+    toolkit = site / "nvidia" / directory
+    files = {
+        "bin/nvcc.profile": "TOP = $(_HERE_)/..\n",
+        "bin/crt/link.stub": "",
+        "include/cuda_runtime_api.h": f"#define CUDART_VERSION  {directory[2:]}040\n",
+        "include/cccl/thrust/version.h": "",
+        "include/nvvm.h": "",
+        "lib/libcudart.so.13": "",
+        "lib/libcudart_static.a": "",
+        "lib/libnvvm.so.4": "",
+        "nvvm/bin/cicc": "",
+        "nvvm/libdevice/libdevice.10.bc": "",
+        "cccl/lib/cmake/cccl/cccl-config.cmake": "",
+    }
+    for name, content in files.items():
+        (toolkit / name).parent.mkdir(parents=True, exist_ok=True)
+        (toolkit / name).write_text(content)
+    if nvcc:
+        script(toolkit / "bin" / "nvcc", 'echo "$0"')
+    # Older than a tick of the file system's clock, as it is when a front end starts the backend.
+    for path in [site, *site.rglob("*")]:
+        os.utime(path, ns=(10**18, 10**18), follow_symlinks=False)
+    return toolkit
+
+
+def script(path: Path, text: str) -> Path:
+    """Write an executable shell script."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def clean_environ() -> dict[str, str]:
+    """This process's environment without anything of CUDA's, and with a PATH on which there is no nvcc."""
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if "CUDA" not in name.upper() and not name.startswith(("PIP_", "UV_", "PYTHON", "VIRTUAL_ENV", "CMAKE_"))
+    }
+    path = environ["PATH"].split(os.pathsep)
+    environ["PATH"] = os.pathsep.join(entry for entry in path if entry and not (Path(entry) / "nvcc").exists())
+    return environ
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the sdist as a publisher builds it."""
+    directory = tmp_path_factory.mktemp("dist")
+    run([sys.executable, "-m", "build", "--no-isolation", "--outdir", directory, PROJECT])
+    (built,) = directory.glob("*.whl")
+    return built
+
+
+@pytest.fixture
+def venv(tmp_path: Path, wheel: Path) -> VEnv:
+    """An environment of this Python with the wheel in it and no toolkit."""
+    made = VEnv(tmp_path / "venv")
+    made.install(wheel)
+    return made
+
+
+@pytest.fixture
+def clean() -> dict[str, str]:
+    return clean_environ()
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, clean: dict[str, str]) -> dict[str, str]:
+    """An environment in which everything that a build tool may look at points at another toolkit, a broken one."""
+    decoy = tmp_path / "decoy"
+    script(decoy / "bin" / "nvcc", "echo 'the decoy was called' >&2; exit 1")
+    for name in ("include/cuda_runtime.h", "lib64/libcudart.so", "lib64/libcublas.so", "version.txt"):
+        (decoy / name).parent.mkdir(parents=True, exist_ok=True)
+        (decoy / name).write_text("CUDA Version 11.0.1\n")
+    shutil.copytree(decoy / "lib64", decoy / "lib")
+    toolkit = dict.fromkeys(("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDAToolkit_ROOT", "CMAKE_PREFIX_PATH"), str(decoy))
+    return {**clean, **toolkit, "PATH": f"{decoy}/bin{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.fixture(scope="session")
+def wheelhouse(pytestconfig: pytest.Config) -> Path:
+    """A directory with every wheel that the tests install, fetched once and kept in pytest's cache."""
+    sets: list[tuple[str, ...]] = [
+        (f"cuda-toolkit[all]=={NEWEST}", *PRODUCTS, "nvidia-cuda-cuobjdump"),
+        *((f"cuda-toolkit[cccl,cudart,nvcc]=={version}",) for version in TOOLKITS if version != NEWEST),
+        *((tool,) for tool in BUILD_TOOLS),
+    ]
+    directory = Path(pytestconfig.cache.mkdir("wheelhouse"))  # type: ignore[union-attr]  # there is no -p no:cacheprovider
+    with FileLock(directory / ".lock"):
+        for requirements in sets:
+            fetched = directory / f".{hashlib.sha256(' '.join(requirements).encode()).hexdigest()[:16]}"
+            if not fetched.exists():
+                command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", directory]
+                run([*command, "--only-binary", ":all:", *requirements])
+                fetched.touch()
+    return directory
+
+
+@pytest.fixture(scope="session")
+def offline(wheelhouse: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheelhouse with the wheel under test in it: what an index would offer."""
+    directory = tmp_path_factory.mktemp("index")
+    for path in (wheel, *wheelhouse.glob("*.whl")):
+        (directory / path.name).symlink_to(path)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def full(offline: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VEnv]:
+    """An environment with every component of the newest toolkit and every product."""
+    made = VEnv(tmp_path_factory.mktemp("full") / "venv")
+    made.install("cuda-build-activate", f"cuda-toolkit[all]=={NEWEST}", *PRODUCTS, find_links=offline)
+    yield made
+    shutil.rmtree(made.path)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the network, and run the quick tests first."""
+    for item in items:
+        if "wheelhouse" in getattr(item, "fixturenames", ()):
+            item.add_marker("network")
+    items.sort(key=lambda item: "network" in item.keywords)

@@ -1,0 +1,217 @@
+"""Finding, deciding and applying, on small made-up trees."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from conftest import make_toolkit, script
+
+from cuda_build_activate import _activate, activate
+from cuda_build_activate._activate import ROOT_VARIABLES, find
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    site = tmp_path / "site-packages"
+    site.mkdir()
+    return site
+
+
+def test_every_variable_points_at_one_root(site: Path) -> None:
+    make_toolkit(site)
+    environ = {"PATH": "/usr/bin", "CMAKE_PREFIX_PATH": "/opt/dep"}
+    done = activate([site], environ)
+    root = f"{site}/cuda-build-activate/cu13"
+    assert done.root == root
+    assert environ == done.variables
+    assert environ == {
+        "CUDA_BUILD_ACTIVATE_ROOT": root,
+        "CUDA_HOME": root,
+        "CUDA_PATH": root,
+        "CUDA_ROOT": root,
+        "CUDAToolkit_ROOT": root,
+        "CUDA_TOOLKIT_ROOT_DIR": root,
+        "CUDACXX": f"{root}/bin/nvcc",
+        "PATH": f"{root}/bin:/usr/bin",
+        "CMAKE_PREFIX_PATH": f"{root}:/opt/dep",
+    }
+
+
+def test_doing_it_again_changes_nothing(site: Path) -> None:
+    make_toolkit(site)
+    environ = {"PATH": "/usr/bin"}
+    activate([site], environ)
+    # What a build does between: a directory of its own in front.
+    environ["PATH"] = f"/ccache:{environ['PATH']}"
+    before = dict(environ)
+    assert activate([site], environ).root
+    assert environ == before
+
+
+@pytest.mark.parametrize("switch", ["0", "off", "OFF", "false", "no"])
+def test_switched_off(site: Path, switch: str) -> None:
+    make_toolkit(site)
+    environ = {"CUDA_BUILD_ACTIVATE": switch}
+    done = activate([site], environ)
+    assert (done.root, done.variables, environ) == (None, {}, {"CUDA_BUILD_ACTIVATE": switch})
+    assert "switched off" in done.reason
+    assert os.listdir(site) == ["nvidia"]
+
+
+@pytest.mark.parametrize("switch", ["", "1", "on", "True", "yes", "13"])
+def test_switched_on(site: Path, switch: str) -> None:
+    make_toolkit(site)
+    assert activate([site], {"CUDA_BUILD_ACTIVATE": switch}).root
+
+
+@pytest.mark.parametrize("switch", ["maybe", "13.4", "-1", "²"])
+def test_a_switch_that_is_none(site: Path, switch: str) -> None:
+    make_toolkit(site)
+    environ = {"CUDA_BUILD_ACTIVATE": switch}
+    done = activate([site], environ)
+    assert (done.root, environ) == (None, {"CUDA_BUILD_ACTIVATE": switch})
+    assert repr(switch) in done.reason
+
+
+def test_a_chosen_compiler_wins(site: Path) -> None:
+    make_toolkit(site)
+    environ = {"CUDACXX": "/opt/cuda/bin/nvcc"}
+    assert "CUDACXX chooses /opt/cuda/bin/nvcc" in activate([site], environ).reason
+    assert environ == {"CUDACXX": "/opt/cuda/bin/nvcc"}
+
+
+def test_an_empty_variable_is_unset(site: Path) -> None:
+    make_toolkit(site)
+    environ = {"CUDACXX": "", "PATH": "", "CMAKE_PREFIX_PATH": "", "CUDA_HOME": "", "CUDA_BUILD_ACTIVATE_ROOT": ""}
+    root = activate([site], environ).root
+    assert environ["CUDACXX"] == f"{root}/bin/nvcc"
+    assert environ["PATH"] == f"{root}/bin:{os.defpath}"
+    assert environ["CMAKE_PREFIX_PATH"] == root
+
+
+def test_no_toolkit(site: Path) -> None:
+    (site / "nvidia" / "cublas" / "lib").mkdir(parents=True)
+    environ = {"CUDA_HOME": "/usr/local/cuda"}
+    done = activate([site, site / "missing", "", "relative", "/dev/null"], environ)
+    assert (done.root, done.version, environ) == (None, None, {"CUDA_HOME": "/usr/local/cuda"})
+    assert "no CUDA toolkit" in done.reason
+    assert os.listdir(site) == ["nvidia"]
+
+
+def test_over_an_ambient_toolkit(site: Path, tmp_path: Path) -> None:
+    make_toolkit(site)
+    nvcc = script(tmp_path / "system" / "bin" / "nvcc", "exit 1")
+    environ = {"PATH": str(nvcc.parent), **dict.fromkeys(ROOT_VARIABLES, str(tmp_path / "system"))}
+    root = activate([site], environ).root
+    assert {environ[name] for name in ROOT_VARIABLES} == {root}
+    assert environ["PATH"] == f"{root}/bin:{nvcc.parent}"
+
+
+def test_the_innermost_environment_wins(tmp_path: Path) -> None:
+    environ = {"PATH": "/usr/bin", "CMAKE_PREFIX_PATH": "/opt/dep"}
+    for name in ("outer", "inner"):
+        make_toolkit(tmp_path / name)
+        root = activate([tmp_path / name], environ).root
+    assert root == f"{tmp_path}/inner/cuda-build-activate/cu13"
+    assert not [value for value in environ.values() if "outer" in value]
+    assert environ["PATH"] == f"{root}/bin:/usr/bin"
+    assert environ["CMAKE_PREFIX_PATH"] == f"{root}:/opt/dep"
+
+
+@pytest.fixture
+def default_location(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """NVIDIA's default location: a mock, since what the machine has there is not the tests' to change."""
+    monkeypatch.setattr(_activate, "DEFAULT_LOCATION", str(tmp_path / "default"))
+    return tmp_path / "default"
+
+
+def test_a_toolkit_without_nvcc(site: Path, default_location: Path) -> None:
+    make_toolkit(site, nvcc=False)
+    environ: dict[str, str] = {}
+    root = activate([site], environ).root
+    assert {environ[name] for name in ROOT_VARIABLES} == {root}
+    assert "CUDACXX" not in environ
+    before = dict(environ)
+    assert activate([site], environ).root == root
+    assert environ == before
+
+
+def test_a_toolkit_without_nvcc_displaces_nothing(site: Path, default_location: Path, tmp_path: Path) -> None:
+    make_toolkit(site, nvcc=False)
+    nvcc = script(tmp_path / "bin" / "nvcc", "exit 1")
+    settings = [("PATH", str(nvcc.parent)), *((name, "/opt/cuda") for name in ROOT_VARIABLES)]
+    for name, value in settings:
+        environ = {name: value}
+        assert "has no nvcc, and there is" in activate([site], environ).reason
+        assert environ == {name: value}
+    make_toolkit(tmp_path / "outer")
+    environ = {}
+    outer = activate([tmp_path / "outer"], environ).root
+    assert activate([site], environ).root is None
+    assert environ["CUDA_HOME"] == outer
+    assert activate([site], {}).root
+    script(default_location / "bin" / "nvcc", "exit 1")
+    assert activate([site], {}).reason.endswith(f"there is {default_location}/bin/nvcc")
+
+
+def test_of_several_majors_the_newest_with_nvcc(site: Path) -> None:
+    make_toolkit(site, directory="cu13")
+    make_toolkit(site, directory="cu14")
+    make_toolkit(site, directory="cu15", nvcc=False)
+    assert os.path.basename(activate([site], {}).root or "") == "cu14"
+    assert os.path.basename(activate([site], {"CUDA_BUILD_ACTIVATE": "13"}).root or "") == "cu13"
+    assert activate([site], {"CUDA_BUILD_ACTIVATE": "12"}).root is None
+
+
+def test_components_spread_over_entries(tmp_path: Path) -> None:
+    (tmp_path / "first" / "nvidia" / "cu13" / "lib").mkdir(parents=True)
+    (tmp_path / "first" / "nvidia" / "cu13" / "lib" / "libcublas.so.13").touch()
+    make_toolkit(tmp_path / "second")
+    (tmp_path / "third" / "cutensor" / "lib").mkdir(parents=True)
+    (tmp_path / "third" / "cutensor" / "lib" / "libcutensor.so.2").touch()
+    (tmp_path / "fourth").mkdir()
+    paths = [tmp_path / name for name in ("first", "second", "third", "fourth")]
+    toolkit = find([str(path) for path in paths])
+    assert toolkit
+    assert (toolkit.entries, toolkit.nvcc) == ([str(path) for path in paths[:3]], True)
+    root = Path(activate(paths, {}).root or "")
+    assert root.parent == tmp_path / "first" / "cuda-build-activate"
+    for name in ("libcublas.so", "libcudart.so", "libcutensor.so"):
+        assert (root / "lib64" / name).exists()
+    # Seen through other entries it is another toolkit: the two do not take turns in one place.
+    assert activate(paths[:2], {}).root != str(root)
+    assert activate(paths, {}).root == str(root)
+
+
+def test_unusable_paths(site: Path) -> None:
+    make_toolkit(site)
+    assert find([None, 7, b"bytes", "nul\0", "", "relative", str(site)])
+    with pytest.raises(TypeError, match="not a single string"):
+        activate(str(site), {})
+
+
+@pytest.mark.parametrize("separator", [":", ";"])
+def test_a_path_that_no_list_can_hold(tmp_path: Path, separator: str) -> None:
+    make_toolkit(tmp_path / f"a{separator}b")
+    environ: dict[str, str] = {}
+    assert "cannot be an entry" in activate([tmp_path / f"a{separator}b"], environ).reason
+    assert environ == {}
+
+
+def test_version(site: Path) -> None:
+    make_toolkit(site)
+    assert activate([site], {}).version == "13.4.0"
+
+
+def test_search_path_and_environment_by_default(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_toolkit(site)
+    for name in list(os.environ):
+        if "CUDA" in name or name == "CMAKE_PREFIX_PATH":
+            monkeypatch.delenv(name)
+    for name in ("CUDACXX", "CUDA_BUILD_ACTIVATE_ROOT", "CMAKE_PREFIX_PATH", *ROOT_VARIABLES):
+        monkeypatch.setenv(name, "")  # so that they are undone
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    monkeypatch.syspath_prepend(site)
+    assert activate().root == os.environ["CUDA_HOME"] == f"{site}/cuda-build-activate/cu13"

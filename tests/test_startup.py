@@ -1,0 +1,246 @@
+"""What the startup files do, in real interpreters and real virtual environments."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import VEnv, clean_environ, make_toolkit
+
+VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
+MODULES = "import sys; print(*sorted(sys.modules))"
+OURS = {"cuda_build_activate", "cuda_build_activate._activate"}
+VARIABLES = {
+    "CUDA_BUILD_ACTIVATE_ROOT",
+    "CUDA_HOME",
+    "CUDA_PATH",
+    "CUDA_ROOT",
+    "CUDAToolkit_ROOT",
+    "CUDA_TOOLKIT_ROOT_DIR",
+    "CUDACXX",
+    "PATH",
+    "CMAKE_PREFIX_PATH",
+}
+
+
+def interpreters() -> list[Path]:
+    """One interpreter of each supported version that this machine has: on PATH, or pyenv's."""
+    found = {"{}.{}".format(*sys.version_info): Path(sys.executable)}
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    for version in VERSIONS:
+        on_path = [Path(entry) / f"python{version}" for entry in os.environ["PATH"].split(os.pathsep) if "shims" not in entry]
+        for candidate in [*sorted(pyenv.glob(f"{version}.*/bin/python")), *on_path]:
+            if version not in found and candidate.exists():
+                found[version] = candidate
+    return [found[version] for version in VERSIONS if version in found]
+
+
+@pytest.fixture(params=interpreters(), ids=lambda path: str(path))
+def each(request: pytest.FixtureRequest, tmp_path: Path, wheel: Path) -> VEnv:
+    """An environment with the wheel and a toolkit, for each Python."""
+    made = VEnv(tmp_path / "venv", request.param)
+    made.install(wheel)
+    make_toolkit(made.site)
+    return made
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+def activated(venv: VEnv, environ: dict[str, str], before: dict[str, str]) -> bool:
+    """Whether *environ* is activated completely; False if it is untouched. Anything between fails."""
+    if environ == before:
+        return False
+    assert changed(before, environ) == VARIABLES
+    for name in VARIABLES - {"PATH", "CMAKE_PREFIX_PATH", "CUDACXX"}:
+        assert environ[name] == str(venv.root)
+    assert environ["CUDACXX"] == f"{venv.root}/bin/nvcc"
+    assert environ["PATH"].split(os.pathsep).count(f"{venv.root}/bin") == 1
+    assert environ["PATH"].startswith(f"{venv.root}/bin{os.pathsep}")
+    assert environ["CMAKE_PREFIX_PATH"].split(os.pathsep).count(str(venv.root)) == 1
+    return True
+
+
+def test_every_python(each: VEnv, clean: dict[str, str]) -> None:
+    assert activated(each, each.environ(env=clean), {**clean, **each.environ("-S", env=clean)})
+
+
+def test_nothing_but_the_hot_module_is_imported(each: VEnv, clean: dict[str, str]) -> None:
+    each.environ(env=clean)  # the first start assembles
+    with_us = set(each.start(MODULES, env=clean).stdout.split())
+    as_a_child = set(each.start(MODULES, env=each.environ(env=clean)).stdout.split())
+    (startup_file,) = each.site.glob("hatch_autorun_*.pth")
+    startup_file.write_text("import sys\n")  # 3.13 imports a codec for any .pth file at all
+    without_us = set(each.start(MODULES, env=clean).stdout.split())
+    assert "site" in without_us
+    assert with_us - without_us == OURS
+    assert as_a_child == without_us
+
+
+def test_a_child_keeps_what_its_parent_set(venv: VEnv, clean: dict[str, str]) -> None:
+    make_toolkit(venv.site)
+    parent = {**venv.environ(env=clean), "CUDA_HOME": "/opt/chosen/by/the/build", "PATH": "/usr/bin"}
+    assert venv.environ(env=parent) == parent
+
+
+def test_without_a_toolkit_nothing_is_touched(venv: VEnv, clean: dict[str, str]) -> None:
+    before = sorted(path for path in venv.path.rglob("*") if "__pycache__" not in path.parts)
+    assert venv.environ(env=clean) == venv.environ("-S", env=clean)
+    assert sorted(path for path in venv.path.rglob("*") if "__pycache__" not in path.parts) == before
+
+
+@pytest.mark.parametrize("setting", [{"CUDA_BUILD_ACTIVATE": "0"}, {"CUDACXX": "/opt/cuda/bin/nvcc"}])
+def test_switched_off_nothing_is_touched(venv: VEnv, clean: dict[str, str], setting: dict[str, str]) -> None:
+    make_toolkit(venv.site)
+    environ = {**clean, **setting}
+    assert venv.environ(env=environ) == venv.environ("-S", env=environ)
+    assert not venv.root.parent.exists()
+
+
+def test_uninstalled(venv: VEnv, clean: dict[str, str]) -> None:
+    make_toolkit(venv.site)
+    assert activated(venv, venv.environ(env=clean), venv.environ("-S", env=clean))
+    venv.uninstall("cuda-build-activate")
+    assert not [path for path in venv.site.iterdir() if path.suffix in (".pth", ".start") and "cuda" in path.name]
+    assert venv.environ(env=clean) == venv.environ("-S", env=clean)
+
+
+def replace(path: Path, target: str) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    path.symlink_to(target)
+
+
+FAULTS: dict[str, Callable[[Path], object]] = {
+    "nvidia is a file": lambda site: (shutil.rmtree(site / "nvidia"), (site / "nvidia").touch()),
+    "nvidia is a dangling link": lambda site: replace(site / "nvidia", "nowhere"),
+    "nvidia is a link loop": lambda site: replace(site / "nvidia", "nvidia"),
+    "nvidia is empty": lambda site: (shutil.rmtree(site / "nvidia"), (site / "nvidia").mkdir()),
+    "cu13 is a file": lambda site: (shutil.rmtree(site / "nvidia/cu13"), (site / "nvidia/cu13").touch()),
+    "cu13 is a dangling link": lambda site: replace(site / "nvidia/cu13", "nowhere"),
+    "cu13 is unreadable": lambda site: (site / "nvidia/cu13").chmod(0),
+    "nvidia is unreadable": lambda site: (site / "nvidia").chmod(0),
+    "lib is unreadable": lambda site: (site / "nvidia/cu13/lib").chmod(0),
+    "lib is missing": lambda site: shutil.rmtree(site / "nvidia/cu13/lib"),
+    "lib is a file": lambda site: (shutil.rmtree(site / "nvidia/cu13/lib"), (site / "nvidia/cu13/lib").touch()),
+    "lib is a link loop": lambda site: replace(site / "nvidia/cu13/lib", "lib"),
+    "include is a dangling link": lambda site: replace(site / "nvidia/cu13/include", "nowhere"),
+    "nvcc is a dangling link": lambda site: replace(site / "nvidia/cu13/bin/nvcc", "nowhere"),
+    "nvcc is a directory": lambda site: (
+        (site / "nvidia/cu13/bin/nvcc").unlink(),
+        (site / "nvidia/cu13/bin/nvcc").mkdir(),
+    ),
+    "a library is a dangling link": lambda site: replace(site / "nvidia/cu13/lib/libcudart.so.13", "nowhere"),
+    "a library is a link loop": lambda site: replace(site / "nvidia/cu13/lib/libcudart.so.13", "libcudart.so.13"),
+    "a header cannot be read": lambda site: (site / "nvidia/cu13/include/cuda_runtime_api.h").chmod(0),
+    "a header is no text": lambda site: (site / "nvidia/cu13/include/cuda_runtime_api.h").write_bytes(b"\xff\0"),
+    "a name that is not UTF-8": lambda site: Path(os.fsdecode(bytes(site / "nvidia/cu13/lib") + b"/\xff.so.1")).touch(),
+    "our directory is a file": lambda site: (site / "cuda-build-activate").touch(),
+    "our directory is a link loop": lambda site: (site / "cuda-build-activate").symlink_to("cuda-build-activate"),
+    "our module cannot assemble": lambda site: (site / "cuda_build_activate/_assemble.py").write_text("raise SystemError"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broken_component_never_breaks_a_start(venv: VEnv, clean: dict[str, str], fault: str) -> None:
+    make_toolkit(venv.site)
+    clean["XDG_CACHE_HOME"] = "/dev/null"
+    untouched = venv.environ("-S", env=clean)
+    FAULTS[fault](venv.site)
+    try:
+        for _ in range(2):
+            environ = venv.environ(env=clean)
+            assert environ.get("CUDA_HOME") in (None, str(venv.root), str(venv.site / "nvidia/cu13"))
+            assert changed(untouched, environ) in (set(), VARIABLES, VARIABLES - {"CUDACXX"})
+    finally:
+        for path in ("nvidia", "nvidia/cu13", "nvidia/cu13/lib"):
+            if (venv.site / path).is_dir():
+                (venv.site / path).chmod(0o755)
+
+
+def test_verbose_says_what_was_done_once(venv: VEnv, clean: dict[str, str]) -> None:
+    clean["CUDA_BUILD_ACTIVATE_VERBOSE"] = "1"
+    said = venv.start(env=clean).stderr
+    assert said == "cuda-build-activate: nothing activated: no CUDA toolkit in this environment\n"
+    make_toolkit(venv.site)
+    said = venv.start(env=clean).stderr
+    assert said == f"cuda-build-activate: activated CUDA 13 with nvcc: {venv.root}\n"
+    for stream in ("None", "open('/dev/full', 'w')"):  # nothing to write to is no reason to fail
+        code = f"import sys; sys.stderr = {stream}; from cuda_build_activate._activate import startup; startup(); sys.stderr = None"
+        assert venv.start(code, "-S", env={**clean, "PYTHONPATH": str(venv.site)}).returncode == 0
+
+
+def test_an_error_of_ours_is_told_only_if_asked_for(venv: VEnv, clean: dict[str, str]) -> None:
+    make_toolkit(venv.site)
+    (venv.site / "cuda_build_activate" / "_assemble.py").write_text("raise RuntimeError('broken')")
+    assert venv.environ(env=clean) == venv.environ("-S", env=clean)
+    said = venv.start(env={**clean, "CUDA_BUILD_ACTIVATE_VERBOSE": "1"}).stderr
+    assert said == "cuda-build-activate: nothing activated: RuntimeError('broken')\n"
+
+
+def test_the_entry_point_of_the_start_file(venv: VEnv, clean: dict[str, str]) -> None:
+    """What Python 3.15 does with a .start file: it imports the module and calls the function without arguments."""
+    make_toolkit(venv.site)
+    (start_file,) = venv.site.glob("*.start")
+    (pth_file,) = venv.site.glob("hatch_autorun_*.pth")
+    assert start_file.stem == pth_file.stem
+    module, _, function = start_file.read_text().strip().partition(":")
+    code = f"import importlib, json, os, sys; sys.path.append({str(venv.site)!r}); getattr(importlib.import_module({module!r}), {function!r})(); print(os.environ['CUDA_HOME'])"
+    assert venv.start(code, "-S", env=clean).stdout == f"{venv.root}\n"
+
+
+def test_the_innermost_environment_wins(venv: VEnv, tmp_path: Path, wheel: Path, clean: dict[str, str]) -> None:
+    make_toolkit(venv.site)
+    inner = VEnv(tmp_path / "inner")
+    inner.install(wheel)
+    make_toolkit(inner.site)
+    outer = venv.environ(env=clean)
+    environ = inner.environ(env=outer)
+    assert environ["CUDA_HOME"] == str(inner.root)
+    assert not [name for name, value in environ.items() if str(venv.root) in value]
+    assert inner.environ(env=environ) == environ
+
+
+def test_the_way_pip_isolates(venv: VEnv, tmp_path: Path, wheel: Path, clean: dict[str, str]) -> None:
+    """pip's build environment is a directory, not a virtual environment; the outer environment's module runs for it.
+
+    Its sitecustomize module runs the outer environment's startup files with an empty sys.path first.
+    """
+    overlay = tmp_path / "overlay"
+    make_toolkit(venv.site)
+    make_toolkit(overlay)
+    inner = VEnv(tmp_path / "inner")
+    inner.install(wheel)
+    for path in inner.site.glob("*cuda_build_activate*"):
+        shutil.move(path, overlay)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import site, sys\n"
+        "paths, sys.path = sys.path, []\n"
+        f"site.addsitedir({str(venv.site)!r}, known_paths=set())\n"
+        f"sys.path = [path for path in paths if path != {str(venv.site)!r}]\n"
+        f"site.addsitedir({str(overlay)!r})\n"
+    )
+    environ = venv.environ(env={**clean, "PYTHONPATH": str(tmp_path / "site")})
+    assert environ["CUDA_HOME"] == f"{overlay}/cuda-build-activate/cu13"
+    assert not [name for name, value in environ.items() if str(venv.root) in value]
+    assert venv.environ(env=environ) == environ
+
+
+@pytest.mark.parametrize("options", [("-I",), ("-E",), ("-B",), ("-OO",), ("-W", "error"), ("-X", "dev")])
+def test_interpreter_options(venv: VEnv, clean: dict[str, str], options: tuple[str, ...]) -> None:
+    make_toolkit(venv.site)
+    for _ in ("assembling", "in place"):
+        assert activated(venv, venv.environ(*options, env=clean), venv.environ("-S", env=clean))
+
+
+def test_this_machine_cannot_answer(venv: VEnv, hostile: dict[str, str]) -> None:
+    make_toolkit(venv.site)
+    environ = venv.environ(env=hostile)
+    assert shutil.which("nvcc", path=environ["PATH"]) == f"{venv.root}/bin/nvcc"
+    assert {environ[name] for name in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDAToolkit_ROOT")} == {str(venv.root)}
+    assert clean_environ()  # the helper itself found a PATH without nvcc
