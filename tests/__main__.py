@@ -15,7 +15,7 @@ if not (ENVIRONMENT / "bin" / "pip").exists():
         venv.create(ENVIRONMENT, with_pip=True, clear=True)
     except subprocess.CalledProcessError:
         sys.exit("This Python has no ensurepip; on Debian and Ubuntu: apt install python3-venv")
-pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
 subprocess.run([*pip, "--upgrade", "pip>=25.1"], cwd=PROJECT, check=True)  # the first with --group
 subprocess.run([*pip, "--group", "test", "."], cwd=PROJECT, check=True)
 os.chdir(PROJECT)

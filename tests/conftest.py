@@ -18,11 +18,14 @@ from filelock import FileLock
 PROJECT = Path(__file__).parent.parent
 Argument = Union[str, "os.PathLike[str]"]
 
+# File modes do not apply to root with all its capabilities.
+WITHOUT_PRIVILEGE = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+
 NEWEST = "13.4.3"
 # The oldest supported, and one for each place that the components have moved to since.
 TOOLKITS = ("13.2.1", "13.3.1", NEWEST)
 PRODUCTS = ("nvidia-cudnn-cu13", "nvidia-nccl-cu13", "nvidia-nvshmem-cu13", "cutensor-cu13")
-BUILD_TOOLS = ("hatchling", "hatch-autorun", "scikit-build-core", "cmake", "ninja", "numpy", "pip", "setuptools")
+BUILD_TOOLS = ("scikit-build-core", "cmake", "cmake==3.25.*", "ninja", "numpy", "pytest")
 
 
 def run(command: Sequence[Argument], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
@@ -48,6 +51,7 @@ class VEnv:
     def __init__(self, path: Path, interpreter: Argument = sys.executable) -> None:
         self.path = path
         self.python = path / "bin" / "python"
+        self.prefix: list[str] = []
         run([sys.executable, "-m", "virtualenv", "--quiet", "--no-seed", "--python", interpreter, path])
         self.site = Path(
             run([self.python, "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()
@@ -69,7 +73,7 @@ class VEnv:
         self, code: str = "pass", *options: str, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Start an interpreter; the caller looks at everything that it did."""
-        command = [self.python, *options, "-c", code]
+        command = [*self.prefix, str(self.python), *options, "-c", code]
         return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
     def environ(self, *options: str, env: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -162,7 +166,9 @@ def hostile(tmp_path: Path, clean: dict[str, str]) -> dict[str, str]:
         (decoy / name).parent.mkdir(parents=True, exist_ok=True)
         (decoy / name).write_text("CUDA Version 11.0.1\n")
     shutil.copytree(decoy / "lib64", decoy / "lib")
-    toolkit = dict.fromkeys(("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDAToolkit_ROOT", "CMAKE_PREFIX_PATH"), str(decoy))
+    toolkit = dict.fromkeys(
+        ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDAToolkit_ROOT", "CMAKE_PREFIX_PATH"), str(decoy)
+    )
     return {**clean, **toolkit, "PATH": f"{decoy}/bin{os.pathsep}{os.environ['PATH']}"}
 
 
@@ -174,12 +180,12 @@ def wheelhouse(pytestconfig: pytest.Config) -> Path:
         *((f"cuda-toolkit[cccl,cudart,nvcc]=={version}",) for version in TOOLKITS if version != NEWEST),
         *((tool,) for tool in BUILD_TOOLS),
     ]
-    directory = Path(pytestconfig.cache.mkdir("wheelhouse"))  # type: ignore[union-attr]  # there is no -p no:cacheprovider
+    directory = Path(pytestconfig.cache.mkdir("wheelhouse"))
     with FileLock(directory / ".lock"):
         for requirements in sets:
             fetched = directory / f".{hashlib.sha256(' '.join(requirements).encode()).hexdigest()[:16]}"
             if not fetched.exists():
-                command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", directory]
+                command: list[Argument] = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", directory]
                 run([*command, "--only-binary", ":all:", *requirements])
                 fetched.touch()
     return directory

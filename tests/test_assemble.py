@@ -102,7 +102,14 @@ def test_products(site: Path) -> None:
 
 def test_the_newest_of_several_versions_gets_the_linker_name(site: Path) -> None:
     library = site / "nvidia" / "cu13" / "lib"
-    for name in ("libnvrtc.so.13.9", "libnvrtc.so.13.10", "libnvrtc.so.9", "libnvrtc.so.13.10.sig", "libown.so.2", "libown.so"):
+    for name in (
+        "libnvrtc.so.13.9",
+        "libnvrtc.so.13.10",
+        "libnvrtc.so.9",
+        "libnvrtc.so.13.10.sig",
+        "libown.so.2",
+        "libown.so",
+    ):
         (library / name).touch()
     root = root_of(site)
     assert (root / "lib64" / "libnvrtc.so").resolve().name == "libnvrtc.so.13.10"

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import VEnv, clean_environ, make_toolkit
+from conftest import WITHOUT_PRIVILEGE, VEnv, clean_environ, make_toolkit, run
 
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 MODULES = "import sys; print(*sorted(sys.modules))"
@@ -32,7 +31,9 @@ def interpreters() -> list[Path]:
     found = {"{}.{}".format(*sys.version_info): Path(sys.executable)}
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     for version in VERSIONS:
-        on_path = [Path(entry) / f"python{version}" for entry in os.environ["PATH"].split(os.pathsep) if "shims" not in entry]
+        on_path = [
+            Path(entry) / f"python{version}" for entry in os.environ["PATH"].split(os.pathsep) if "shims" not in entry
+        ]
         for candidate in [*sorted(pyenv.glob(f"{version}.*/bin/python")), *on_path]:
             if version not in found and candidate.exists():
                 found[version] = candidate
@@ -110,56 +111,53 @@ def test_uninstalled(venv: VEnv, clean: dict[str, str]) -> None:
     assert venv.environ(env=clean) == venv.environ("-S", env=clean)
 
 
-def replace(path: Path, target: str) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-    path.symlink_to(target)
-
-
-FAULTS: dict[str, Callable[[Path], object]] = {
-    "nvidia is a file": lambda site: (shutil.rmtree(site / "nvidia"), (site / "nvidia").touch()),
-    "nvidia is a dangling link": lambda site: replace(site / "nvidia", "nowhere"),
-    "nvidia is a link loop": lambda site: replace(site / "nvidia", "nvidia"),
-    "nvidia is empty": lambda site: (shutil.rmtree(site / "nvidia"), (site / "nvidia").mkdir()),
-    "cu13 is a file": lambda site: (shutil.rmtree(site / "nvidia/cu13"), (site / "nvidia/cu13").touch()),
-    "cu13 is a dangling link": lambda site: replace(site / "nvidia/cu13", "nowhere"),
-    "cu13 is unreadable": lambda site: (site / "nvidia/cu13").chmod(0),
-    "nvidia is unreadable": lambda site: (site / "nvidia").chmod(0),
-    "lib is unreadable": lambda site: (site / "nvidia/cu13/lib").chmod(0),
-    "lib is missing": lambda site: shutil.rmtree(site / "nvidia/cu13/lib"),
-    "lib is a file": lambda site: (shutil.rmtree(site / "nvidia/cu13/lib"), (site / "nvidia/cu13/lib").touch()),
-    "lib is a link loop": lambda site: replace(site / "nvidia/cu13/lib", "lib"),
-    "include is a dangling link": lambda site: replace(site / "nvidia/cu13/include", "nowhere"),
-    "nvcc is a dangling link": lambda site: replace(site / "nvidia/cu13/bin/nvcc", "nowhere"),
-    "nvcc is a directory": lambda site: (
-        (site / "nvidia/cu13/bin/nvcc").unlink(),
-        (site / "nvidia/cu13/bin/nvcc").mkdir(),
-    ),
-    "a library is a dangling link": lambda site: replace(site / "nvidia/cu13/lib/libcudart.so.13", "nowhere"),
-    "a library is a link loop": lambda site: replace(site / "nvidia/cu13/lib/libcudart.so.13", "libcudart.so.13"),
-    "a header cannot be read": lambda site: (site / "nvidia/cu13/include/cuda_runtime_api.h").chmod(0),
-    "a header is no text": lambda site: (site / "nvidia/cu13/include/cuda_runtime_api.h").write_bytes(b"\xff\0"),
-    "a name that is not UTF-8": lambda site: Path(os.fsdecode(bytes(site / "nvidia/cu13/lib") + b"/\xff.so.1")).touch(),
-    "our directory is a file": lambda site: (site / "cuda-build-activate").touch(),
-    "our directory is a link loop": lambda site: (site / "cuda-build-activate").symlink_to("cuda-build-activate"),
-    "our module cannot assemble": lambda site: (site / "cuda_build_activate/_assemble.py").write_text("raise SystemError"),
+# Shell commands, run in the site directory of an environment that has a toolkit.
+FAULTS = {
+    "nvidia is a file": "rm -r nvidia; touch nvidia",
+    "nvidia is a dangling link": "rm -r nvidia; ln -s nowhere nvidia",
+    "nvidia is a link loop": "rm -r nvidia; ln -s nvidia nvidia",
+    "nvidia is empty": "rm -r nvidia; mkdir nvidia",
+    "nvidia is unreadable": "chmod 0 nvidia",
+    "cu13 is a file": "rm -r nvidia/cu13; touch nvidia/cu13",
+    "cu13 is a dangling link": "rm -r nvidia/cu13; ln -s nowhere nvidia/cu13",
+    "cu13 is unreadable": "chmod 0 nvidia/cu13",
+    "cu13 can be listed and no more": "chmod a-x nvidia/cu13",
+    "bin is unreadable": "chmod 0 nvidia/cu13/bin",
+    "lib is unreadable": "chmod 0 nvidia/cu13/lib",
+    "lib is missing": "rm -r nvidia/cu13/lib",
+    "lib is a file": "rm -r nvidia/cu13/lib; touch nvidia/cu13/lib",
+    "lib is a link loop": "rm -r nvidia/cu13/lib; ln -s lib nvidia/cu13/lib",
+    "include is a dangling link": "rm -r nvidia/cu13/include; ln -s nowhere nvidia/cu13/include",
+    "nvcc is a dangling link": "ln -sf nowhere nvidia/cu13/bin/nvcc",
+    "nvcc is a directory": "rm nvidia/cu13/bin/nvcc; mkdir nvidia/cu13/bin/nvcc",
+    "a library is a dangling link": "ln -sf nowhere nvidia/cu13/lib/libcudart.so.13",
+    "a library is a link loop": "ln -sf libcudart.so.13 nvidia/cu13/lib/libcudart.so.13",
+    "a header is unreadable": "chmod 0 nvidia/cu13/include/cuda_runtime_api.h",
+    "a header is no text": r"printf '\377\0' > nvidia/cu13/include/cuda_runtime_api.h",
+    "a name is not UTF-8": r"touch nvidia/cu13/lib/$(printf '\377').so.1",
+    "a name has a line break": r"mkdir nvidia/cudnn; mkdir 'nvidia/cu13/lib/a\nb'",
+    "our directory is a file": "touch cuda-build-activate",
+    "our directory is a link loop": "ln -s cuda-build-activate cuda-build-activate",
+    "our directory is unreadable": "mkdir -m 0 cuda-build-activate",
+    "the site directory is read-only": "chmod a-w .",
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_broken_component_never_breaks_a_start(venv: VEnv, clean: dict[str, str], fault: str) -> None:
+def test_a_broken_component_never_breaks_a_start(venv: VEnv, clean: dict[str, str], tmp_path: Path, fault: str) -> None:
     make_toolkit(venv.site)
-    clean["XDG_CACHE_HOME"] = "/dev/null"
+    clean["XDG_CACHE_HOME"] = str(tmp_path / "cache")
     untouched = venv.environ("-S", env=clean)
-    FAULTS[fault](venv.site)
+    run(["sh", "-ec", FAULTS[fault]], cwd=venv.site)
+    venv.prefix = WITHOUT_PRIVILEGE
     try:
         for _ in range(2):
             environ = venv.environ(env=clean)
-            assert environ.get("CUDA_HOME") in (None, str(venv.root), str(venv.site / "nvidia/cu13"))
+            root = Path(environ.get("CUDA_HOME", ""))
+            assert root.is_relative_to(venv.site) or root.is_relative_to(tmp_path / "cache") or environ == untouched
             assert changed(untouched, environ) in (set(), VARIABLES, VARIABLES - {"CUDACXX"})
     finally:
-        for path in ("nvidia", "nvidia/cu13", "nvidia/cu13/lib"):
-            if (venv.site / path).is_dir():
-                (venv.site / path).chmod(0o755)
+        run(["chmod", "-R", "u+rwX", venv.site])
 
 
 def test_verbose_says_what_was_done_once(venv: VEnv, clean: dict[str, str]) -> None:
@@ -170,7 +168,8 @@ def test_verbose_says_what_was_done_once(venv: VEnv, clean: dict[str, str]) -> N
     said = venv.start(env=clean).stderr
     assert said == f"cuda-build-activate: activated CUDA 13 with nvcc: {venv.root}\n"
     for stream in ("None", "open('/dev/full', 'w')"):  # nothing to write to is no reason to fail
-        code = f"import sys; sys.stderr = {stream}; from cuda_build_activate._activate import startup; startup(); sys.stderr = None"
+        hook = "from cuda_build_activate._activate import startup; startup()"
+        code = f"import sys; sys.stderr = {stream}; {hook}; sys.stderr = None"
         assert venv.start(code, "-S", env={**clean, "PYTHONPATH": str(venv.site)}).returncode == 0
 
 
@@ -189,8 +188,9 @@ def test_the_entry_point_of_the_start_file(venv: VEnv, clean: dict[str, str]) ->
     (pth_file,) = venv.site.glob("hatch_autorun_*.pth")
     assert start_file.stem == pth_file.stem
     module, _, function = start_file.read_text().strip().partition(":")
-    code = f"import importlib, json, os, sys; sys.path.append({str(venv.site)!r}); getattr(importlib.import_module({module!r}), {function!r})(); print(os.environ['CUDA_HOME'])"
-    assert venv.start(code, "-S", env=clean).stdout == f"{venv.root}\n"
+    call = f"getattr(importlib.import_module({module!r}), {function!r})()"
+    code = f"import importlib, os; {call}; print(os.environ['CUDA_HOME'])"
+    assert venv.start(code, "-S", env={**clean, "PYTHONPATH": str(venv.site)}).stdout == f"{venv.root}\n"
 
 
 def test_the_innermost_environment_wins(venv: VEnv, tmp_path: Path, wheel: Path, clean: dict[str, str]) -> None:

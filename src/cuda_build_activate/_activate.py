@@ -124,7 +124,9 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
     if switch in OFF:
         return Activation("nothing activated: switched off by CUDA_BUILD_ACTIVATE")
     if switch not in ON and not switch.isdecimal():
-        return Activation(f"nothing activated: CUDA_BUILD_ACTIVATE={switch!r} is neither a switch nor a CUDA major version")
+        return Activation(
+            f"nothing activated: CUDA_BUILD_ACTIVATE={switch!r} is neither a switch nor a CUDA major version"
+        )
     active = environ.get(MARKER, "")
     compiler = environ.get("CUDACXX")
     if compiler and not (active and compiler == os.path.join(active, "bin", NVCC)):
@@ -135,7 +137,9 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
     if not toolkit.nvcc:
         other = _other_toolkit(environ, active)
         if other:
-            return Activation(f"nothing activated: this environment's CUDA {toolkit.major} has no nvcc, and there is {other}")
+            return Activation(
+                f"nothing activated: this environment's CUDA {toolkit.major} has no nvcc, and there is {other}"
+            )
     root, note = _root(toolkit, environ)
     if os.pathsep in root or ";" in root:
         return Activation(f"nothing activated: {root} cannot be an entry of PATH or of a CMake list")
@@ -155,7 +159,7 @@ def find(paths: "Iterable[object]", major: "int | None" = None) -> "Toolkit | No
     hides the namespace package's other parts.
     """
     entries = []
-    found: "dict[int, tuple[bool, str]]" = {}
+    found: dict[int, tuple[bool, str]] = {}
     for entry in dict.fromkeys(path for path in paths if isinstance(path, str) and os.path.isabs(path)):
         nvidia = os.path.join(entry, "nvidia")
         try:

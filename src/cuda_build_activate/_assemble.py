@@ -53,7 +53,7 @@ Content = dict[str, Union[str, bytes, None]]
 
 
 def assemble(toolkit: Toolkit, environ: Mapping[str, str]) -> Union[str, None]:
-    """Make *toolkit*'s root in the first place where that is possible; return its path, or None if there is no such place."""
+    """Make *toolkit*'s root where that is possible first; return its path, or None if it is possible nowhere."""
     for base, private in bases(toolkit, environ):
         try:
             if private:
@@ -119,7 +119,7 @@ class _Root:
                 self.content.setdefault(inner, path)
 
     def directory(self, place: str) -> None:
-        """Make *place*, with all above it, a directory of the root's own; one that was a link shows the same as before."""
+        """Make *place*, with all above it, a directory of the root's own; it shows what it showed as a link."""
         if "/" in place:
             self.directory(os.path.dirname(place))
         linked = self.content.setdefault(place, None)
@@ -148,7 +148,9 @@ class _Root:
             numbers = version.split(".")
             if directory in ("lib64", "nvvm/lib64") and all(number.isdecimal() for number in numbers):
                 linker_name = f"{directory}/{stem}.so"
-                newest[linker_name] = max(newest.get(linker_name, ([], "")), ([int(number) for number in numbers], name))
+                newest[linker_name] = max(
+                    newest.get(linker_name, ([], "")), ([int(number) for number in numbers], name)
+                )
         for linker_name, (_, name) in newest.items():
             self.content.setdefault(linker_name, name)
 
@@ -165,13 +167,15 @@ class _Root:
         return linked is None or (isinstance(linked, str) and os.path.isdir(linked))
 
     def _note(self, directory: str) -> None:
-        """Remember *directory*'s time; if it does not exist, that of the nearest above, which changes when it appears."""
+        """Remember *directory*'s time, or that of the nearest above, which changes when *directory* appears."""
         while directory not in self._times:
             try:
                 self._times[directory] = os.stat(directory).st_mtime_ns
             except (FileNotFoundError, NotADirectoryError):
                 above = os.path.dirname(directory)
-                if above in self._entries:  # which changes with everything that is installed, and with our own directory
+                if (
+                    above in self._entries
+                ):  # which changes with everything that is installed, and with our own directory
                     self._times[directory] = ABSENT
                 else:
                     directory = above

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 import skbuild_demo
 
 LIBRARY = Path(skbuild_demo.__file__).with_name("libskbuild_demo.so")

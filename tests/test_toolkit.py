@@ -1,0 +1,189 @@
+"""Real compilers, libraries and CMake from the wheels, in environments that want to mislead them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import NEWEST, TOOLKITS, VEnv, run
+
+KERNEL = """
+#include <cuda/std/array>
+#include <cuda_fp16.h>
+__global__ void kernel(int *p) { *p = 1; }
+int main() { int *p; return cudaMalloc(&p, sizeof *p) == cudaSuccess ? 0 : 1; }
+"""
+CUBLAS = """
+#include <cublas_v2.h>
+int main() { cublasHandle_t handle; return cublasCreate(&handle) == CUBLAS_STATUS_SUCCESS ? 0 : 1; }
+"""
+
+# The imported target that each component gives: CMake's FindCUDAToolkit, and nvidia-* of CUDA 13.4.
+TARGETS = {
+    "cudart": ["cudart", "cudart_static"],
+    "cublas": ["cublas", "cublasLt"],
+    "nvrtc": ["nvrtc"],
+    "nvjitlink": ["nvJitLink"],
+    "nvtx": ["nvtx3"],
+    "cufft": ["cufft", "cufftw"],
+    "curand": ["curand"],
+    "cusolver": ["cusolver"],
+    "cusparse": ["cusparse"],
+    "npp": [f"npp{name}" for name in ("c", "ial", "icc", "idei", "if", "ig", "im", "ist", "isu", "itc", "s")],
+    "nvjpeg": ["nvjpeg"],
+    "cupti": ["cupti"],
+    "cufile": ["cuFile"],
+    "nvfatbin": ["nvfatbin"],
+    "nvptxcompiler": ["nvptxcompiler_static"],
+    "culibos": ["culibos"],
+    "opencl": ["OpenCL"],
+}
+# CMake 3.25 knows no nvJitLink and no nvfatbin, and looks for libcuFile.so where every toolkit has libcufile.so.
+UNKNOWN_TO_3_25 = {"nvJitLink", "nvfatbin", "cuFile"}
+
+PROJECT = """
+cmake_minimum_required(VERSION 3.25)
+project(probe LANGUAGES CXX ${LANGUAGE})
+find_package(CUDAToolkit REQUIRED)
+foreach(variable LIBRARY_ROOT BIN_DIR NVCC_EXECUTABLE LIBRARY_DIR INCLUDE_DIRS VERSION)
+  message(STATUS "CUDAToolkit_${variable}=${CUDAToolkit_${variable}}")
+endforeach()
+get_property(targets DIRECTORY PROPERTY IMPORTED_TARGETS)
+foreach(target IN LISTS targets)
+  get_target_property(location ${target} IMPORTED_LOCATION)
+  message(STATUS "target ${target}=${location}")
+endforeach()
+find_package(CCCL REQUIRED)
+get_target_property(include libcudacxx::libcudacxx INTERFACE_INCLUDE_DIRECTORIES)
+message(STATUS "CCCL=${CCCL_DIR}")
+message(STATUS "CCCL_INCLUDE=${include}")
+foreach(library nccl cudnn cutensor nvshmem_host)
+  find_library(${library} ${library} NO_CMAKE_SYSTEM_PATH)
+  message(STATUS "library ${library}=${${library}}")
+endforeach()
+find_path(nccl_include nccl.h NO_CMAKE_SYSTEM_PATH)
+message(STATUS "nccl.h=${nccl_include}")
+if(POLICY CMP0146)
+  cmake_policy(SET CMP0146 OLD)
+endif()
+find_package(CUDA REQUIRED)
+message(STATUS "FindCUDA=${CUDA_TOOLKIT_ROOT_DIR}")
+message(STATUS "FindCUDA_nvcc=${CUDA_NVCC_EXECUTABLE}")
+message(STATUS "CMAKE_CUDA_COMPILER=${CMAKE_CUDA_COMPILER}")
+"""
+
+
+@pytest.fixture(scope="session", params=TOOLKITS)
+def minimal(
+    request: pytest.FixtureRequest, offline: Path, full: VEnv, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, VEnv]]:
+    """An environment with what a CUDA build lists, in each supported minor version; the newest is complete."""
+    if request.param == NEWEST:
+        yield NEWEST, full
+        return
+    made = VEnv(tmp_path_factory.mktemp("minimal") / "venv")
+    requirement = f"cuda-toolkit[cccl,cudart,nvcc]=={request.param}"
+    made.install("cuda-build-activate", requirement, find_links=offline)
+    yield request.param, made
+    shutil.rmtree(made.path)
+
+
+@pytest.fixture(scope="session", params=["3.25", "newest"])
+def cmake(request: pytest.FixtureRequest, offline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment's cmake, which knows nothing of the toolkit's environment."""
+    made = VEnv(tmp_path_factory.mktemp("cmake") / "venv")
+    made.install("cmake==3.25.*" if request.param == "3.25" else "cmake", "ninja", find_links=offline)
+    return made.path / "bin" / "cmake"
+
+
+def in_environment(venv: VEnv, hostile: dict[str, str], command: list[str], directory: Path) -> str:
+    """Run a child of the environment's Python, as a backend runs its build tool."""
+    code = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
+    return run([venv.python, "-c", code, *command], env=hostile, cwd=directory)
+
+
+def needed(binary: Path) -> set[str]:
+    return set(re.findall(r"NEEDED.*\[(.*)\]", run(["readelf", "-d", binary])))
+
+
+def test_nvcc_compiles_and_links(minimal: tuple[str, VEnv], hostile: dict[str, str], tmp_path: Path) -> None:
+    version, venv = minimal
+    (tmp_path / "kernel.cu").write_text(KERNEL)
+
+    def nvcc(*options: str) -> str:
+        return in_environment(venv, hostile, ["nvcc", "-o", "kernel", "kernel.cu", *options], tmp_path)
+
+    release = in_environment(venv, hostile, ["nvcc", "--version"], tmp_path)
+    assert f"release {version.rpartition('.')[0]}," in release
+    nvcc()
+    assert not {name for name in needed(tmp_path / "kernel") if name.startswith("libcuda")}
+    nvcc("-cudart", "shared")
+    assert "libcudart.so.13" in needed(tmp_path / "kernel")
+    nvcc("-rdc=true", "-dlto", "-arch=sm_90")
+    commands = nvcc("--dryrun")
+    searched = re.findall(r"(?:-I|-L|-isystem )\"?(/[^\s\"]+)", commands)
+    assert not [path for path in searched if not path.startswith(f"{venv.root}/")]
+    assert f"{venv.root}/bin/../lib" in commands
+
+
+def test_nvcc_links_a_library_of_the_toolkit(full: VEnv, hostile: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "cublas.cu").write_text(CUBLAS)
+    in_environment(full, hostile, ["nvcc", "-o", "cublas", "cublas.cu", "-lcublas"], tmp_path)
+    assert "libcublas.so.13" in needed(tmp_path / "cublas")
+
+
+def test_the_device_code_is_of_this_compiler(full: VEnv, hostile: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "kernel.cu").write_text(KERNEL)
+    in_environment(full, hostile, ["nvcc", "-cubin", "-arch=sm_90", "kernel.cu"], tmp_path)
+    listing = in_environment(full, hostile, ["cuobjdump", "-elf", "kernel.cubin"], tmp_path)
+    assert f"Cuda compilation tools, release {NEWEST.rpartition('.')[0]}" in listing
+
+
+def configure(venv: VEnv, cmake: Path, environ: dict[str, str], tmp_path: Path, language: str) -> dict[str, str]:
+    """What CMake found, by the name under which the project printed it."""
+    (tmp_path / "CMakeLists.txt").write_text(PROJECT)
+    command = [str(cmake), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={cmake.parent}/ninja", f"-DLANGUAGE={language}"]
+    printed = in_environment(venv, environ, [*command, "-S", ".", "-B", f"build{language}"], tmp_path)
+    return dict(re.findall(r"^-- ([\w .:]+)=(.*)$", printed, re.MULTILINE))
+
+
+@pytest.mark.parametrize("language", ["", "CUDA"])
+def test_cmake_finds_one_root(
+    minimal: tuple[str, VEnv], cmake: Path, language: str, hostile: dict[str, str], tmp_path: Path
+) -> None:
+    version, venv = minimal
+    found = configure(venv, cmake, hostile, tmp_path, language)
+    root = str(venv.root)
+    assert found["CUDAToolkit_LIBRARY_ROOT"] == found["FindCUDA"] == root
+    assert found["CUDAToolkit_BIN_DIR"] == f"{root}/bin"
+    assert found["CUDAToolkit_NVCC_EXECUTABLE"] == found["FindCUDA_nvcc"] == f"{root}/bin/nvcc"
+    assert found["CMAKE_CUDA_COMPILER"] == (f"{root}/bin/nvcc" if language else "")
+    assert found["CUDAToolkit_LIBRARY_DIR"] in (f"{root}/lib64", f"{root}/lib")
+    assert found["CUDAToolkit_INCLUDE_DIRS"].split(";")[0] == f"{root}/include"
+    assert found["CUDAToolkit_VERSION"].startswith(version.rpartition(".")[0] + ".")
+    assert found["CCCL"] == f"{root}/lib/cmake/cccl"
+    assert found["CCCL_INCLUDE"] == f"{root}/include/cccl"
+    for target in ("cudart", "cudart_static", *(("cublas", "nppc") if version == NEWEST else ())):
+        assert found[f"target CUDA::{target}"].startswith(f"{root}/lib")
+
+
+def test_cmake_finds_what_is_installed_and_nothing_else(
+    minimal: tuple[str, VEnv], cmake: Path, hostile: dict[str, str], tmp_path: Path
+) -> None:
+    version, venv = minimal
+    if version != NEWEST:  # a prefix of the user's own that holds a toolkit gives what the environment does not have
+        del hostile["CMAKE_PREFIX_PATH"]
+    found = configure(venv, cmake, hostile, tmp_path, "")
+    defined = {name.removeprefix("target CUDA::") for name in found if name.startswith("target CUDA::")}
+    unknown = UNKNOWN_TO_3_25 if "version 3.25" in run([cmake, "--version"]) else set()
+    # nvtx: CMake defines the target of this header-only library in any case.
+    installed = TARGETS.keys() if version == NEWEST else {"cudart", "nvtx"}
+    for component, targets in TARGETS.items():
+        assert defined.intersection(targets) == (set(targets) - unknown if component in installed else set()), component
+    for library in ("nccl", "cudnn", "cutensor", "nvshmem_host"):
+        expected = f"{venv.root}/lib/lib{library}.so" if version == NEWEST else f"{library}-NOTFOUND"
+        assert found[f"library {library}"] == expected
+    assert found["nccl.h"] == (f"{venv.root}/include" if version == NEWEST else "nccl_include-NOTFOUND")
