@@ -25,7 +25,17 @@ NEWEST = "13.4.3"
 # The oldest supported, and one for each place that the components have moved to since.
 TOOLKITS = ("13.2.1", "13.3.1", NEWEST)
 PRODUCTS = ("nvidia-cudnn-cu13", "nvidia-nccl-cu13", "nvidia-nvshmem-cu13", "cutensor-cu13")
-BUILD_TOOLS = ("scikit-build-core", "cmake", "cmake==3.25.*", "ninja", "numpy", "pytest")
+BUILD_TOOLS = (
+    "scikit-build-core",
+    "cmake",
+    "cmake==3.25.*",
+    "ninja",
+    "numpy",
+    "pytest",
+    "pip",
+    "hatchling",
+    "hatch-autorun",
+)
 
 
 def run(command: Sequence[Argument], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
