@@ -185,6 +185,14 @@ def test_components_spread_over_entries(tmp_path: Path) -> None:
     assert activate(paths, {}).root == str(root)
 
 
+def test_one_directory_under_two_names(site: Path, tmp_path: Path) -> None:
+    make_toolkit(site)
+    (tmp_path / "lib64").symlink_to(site)
+    toolkit = find([str(tmp_path / "lib64"), str(site)])
+    assert toolkit
+    assert toolkit.entries == [str(tmp_path / "lib64")]
+
+
 def test_unusable_paths(site: Path) -> None:
     make_toolkit(site)
     assert find([None, 7, b"bytes", "nul\0", "", "relative", str(site)])

@@ -158,7 +158,7 @@ def find(paths: "Iterable[object]", major: "int | None" = None) -> "Toolkit | No
     Looks at the file system and never at `nvidia.__path__`: some CUDA 12 wheels ship an `nvidia/__init__.py`, which
     hides the namespace package's other parts.
     """
-    entries = []
+    entries: dict[tuple[int, int], str] = {}
     found: dict[int, tuple[bool, str]] = {}
     for entry in dict.fromkeys(path for path in paths if isinstance(path, str) and os.path.isabs(path)):
         nvidia = os.path.join(entry, "nvidia")
@@ -168,7 +168,10 @@ def find(paths: "Iterable[object]", major: "int | None" = None) -> "Toolkit | No
             names = []
         # The one product whose wheel lies outside nvidia/ (cutensor-cu13 2.8.1).
         if names or os.path.isdir(os.path.join(entry, "cutensor")):
-            entries.append(entry)
+            # Fedora's venvs have lib64 and lib on sys.path, a link and what it points to.
+            identity = os.stat(entry)
+            if entries.setdefault((identity.st_dev, identity.st_ino), entry) != entry:
+                continue
         for name in names:
             if name.startswith("cu") and name[2:].isdecimal():  # cu13, and not cublas
                 number, wheels = int(name[2:]), os.path.join(nvidia, name)
@@ -180,7 +183,7 @@ def find(paths: "Iterable[object]", major: "int | None" = None) -> "Toolkit | No
         return None
     newest = max(found, key=lambda number: (found[number][0], number))
     nvcc, wheels = found[newest]
-    return Toolkit(newest, entries, wheels, nvcc)
+    return Toolkit(newest, list(entries.values()), wheels, nvcc)
 
 
 def bases(toolkit: Toolkit, environ: "Mapping[str, str]") -> "list[tuple[str, str]]":
