@@ -193,6 +193,16 @@ def test_the_entry_point_of_the_start_file(venv: VEnv, clean: dict[str, str]) ->
     assert venv.start(code, "-S", env={**clean, "PYTHONPATH": str(venv.site)}).stdout == f"{venv.root}\n"
 
 
+def test_activate_from_a_zip_file(tmp_path: Path, wheel: Path, clean: dict[str, str]) -> None:
+    """Startup files are not processed there; a wheel is a zip file that can be imported from."""
+    venv = VEnv(tmp_path / "venv")
+    make_toolkit(venv.site)
+    call = f"cuda_build_activate.activate([{str(venv.site)!r}])"
+    code = f"import cuda_build_activate, os; {call}; print(os.environ['CUDACXX'])"
+    done = venv.start(code, "-S", env={**clean, "PYTHONPATH": str(wheel)})
+    assert (done.stdout, done.stderr) == (f"{venv.root}/bin/nvcc\n", "")
+
+
 def test_the_innermost_environment_wins(venv: VEnv, tmp_path: Path, wheel: Path, clean: dict[str, str]) -> None:
     make_toolkit(venv.site)
     inner = VEnv(tmp_path / "inner")

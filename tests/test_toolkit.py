@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,7 +158,7 @@ def test_cmake_finds_one_root(
     version, venv = minimal
     found = configure(venv, cmake, hostile, tmp_path, language)
     root = str(venv.root)
-    assert found["CUDAToolkit_LIBRARY_ROOT"] == found["FindCUDA"] == root
+    assert found["CUDAToolkit_LIBRARY_ROOT"] == found["FindCUDA"] == root == venv.environ(env=hostile)["CUDA_HOME"]
     assert found["CUDAToolkit_BIN_DIR"] == f"{root}/bin"
     assert found["CUDAToolkit_NVCC_EXECUTABLE"] == found["FindCUDA_nvcc"] == f"{root}/bin/nvcc"
     assert found["CMAKE_CUDA_COMPILER"] == (f"{root}/bin/nvcc" if language else "")
@@ -187,3 +188,20 @@ def test_cmake_finds_what_is_installed_and_nothing_else(
         expected = f"{venv.root}/lib/lib{library}.so" if version == NEWEST else f"{library}-NOTFOUND"
         assert found[f"library {library}"] == expected
     assert found["nccl.h"] == (f"{venv.root}/include" if version == NEWEST else "nccl_include-NOTFOUND")
+
+
+@pytest.mark.parametrize("resolution", ["highest", "lowest"])
+def test_the_extra_resolves_to_components_of_one_version(
+    wheel: Path, offline: Path, resolution: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate"]
+    (tmp_path / "requirements.in").write_text(f"cuda-build-activate[cu13] @ {wheel.as_uri()}\n")
+    index = ["--no-index", "--find-links", str(offline), "--resolution", resolution]
+    resolved = dict(
+        re.findall(r"^([\w-]+)==(\S+)", run([*command, *index, tmp_path / "requirements.in"]), re.MULTILINE)
+    )
+    expected = {"highest": NEWEST, "lowest": TOOLKITS[0]}[resolution]
+    assert resolved["cuda-toolkit"] == expected
+    minor = expected.rpartition(".")[0]
+    for component in ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt", "nvidia-cuda-runtime"):
+        assert resolved[component].startswith(f"{minor}."), component
