@@ -138,7 +138,8 @@ def clean_environ() -> dict[str, str]:
     environ = {
         name: value
         for name, value in os.environ.items()
-        if "CUDA" not in name.upper() and not name.startswith(("PIP_", "UV_", "PYTHON", "VIRTUAL_ENV", "CMAKE_"))
+        if "CUDA" not in name.upper()
+        and not name.startswith(("PIP_", "UV_", "PYTHON", "VIRTUAL_ENV", "CMAKE_", "LIBRARY_PATH"))
     }
     path = environ["PATH"].split(os.pathsep)
     environ["PATH"] = os.pathsep.join(entry for entry in path if entry and not (Path(entry) / "nvcc").exists())

@@ -23,6 +23,7 @@ VARIABLES = {
     "CUDACXX",
     "PATH",
     "CMAKE_PREFIX_PATH",
+    "LIBRARY_PATH",
 }
 
 
@@ -58,9 +59,10 @@ def activated(venv: VEnv, environ: dict[str, str], before: dict[str, str]) -> bo
     if environ == before:
         return False
     assert changed(before, environ) == VARIABLES
-    for name in VARIABLES - {"PATH", "CMAKE_PREFIX_PATH", "CUDACXX"}:
+    for name in VARIABLES - {"PATH", "CMAKE_PREFIX_PATH", "CUDACXX", "LIBRARY_PATH"}:
         assert environ[name] == str(venv.root)
     assert environ["CUDACXX"] == f"{venv.root}/bin/nvcc"
+    assert environ["LIBRARY_PATH"] == f"{venv.root}/lib64/stubs"
     assert environ["PATH"].split(os.pathsep).count(f"{venv.root}/bin") == 1
     assert environ["PATH"].startswith(f"{venv.root}/bin{os.pathsep}")
     assert environ["CMAKE_PREFIX_PATH"].split(os.pathsep).count(str(venv.root)) == 1

@@ -9,7 +9,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, MutableMapping
+    from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 
 MARKER = "CUDA_BUILD_ACTIVATE_ROOT"
 ROOT_VARIABLES = ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDAToolkit_ROOT", "CUDA_TOOLKIT_ROOT_DIR")
@@ -18,7 +18,6 @@ STAMP = ".stamp"
 ABSENT = -1  # in a stamp: what must not exist
 WINDOWS = os.name == "nt"
 NVCC = "nvcc.exe" if WINDOWS else "nvcc"
-DEFAULT_LOCATION = "/usr/local/cuda"
 OFF = ("0", "off", "false", "no")
 ON = ("", "1", "on", "true", "yes")
 
@@ -141,11 +140,15 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
                 f"nothing activated: this environment's CUDA {toolkit.major} has no nvcc, and there is {other}"
             )
     root, note = _root(toolkit, environ)
+    if not root:
+        return Activation(f"nothing activated: no root for this environment's CUDA {toolkit.major} could be written")
     if os.pathsep in root or ";" in root:
         return Activation(f"nothing activated: {root} cannot be an entry of PATH or of a CMake list")
     variables = dict.fromkeys((MARKER, *ROOT_VARIABLES), root)
     variables["PATH"] = _prepend(environ.get("PATH") or os.defpath, _bin(root), _bin(active))
     variables["CMAKE_PREFIX_PATH"] = _prepend(environ.get("CMAKE_PREFIX_PATH", ""), [root], [active] if active else [])
+    if not WINDOWS:  # so that gcc links -lcuda: nothing but the driver's stubs is there
+        variables["LIBRARY_PATH"] = _prepend(environ.get("LIBRARY_PATH", ""), _stubs(root), _stubs(active))
     if toolkit.nvcc:
         variables["CUDACXX"] = os.path.join(root, "bin", NVCC)
     compilers = "with nvcc" if toolkit.nvcc else "without nvcc"
@@ -172,18 +175,33 @@ def find(paths: "Iterable[object]", major: "int | None" = None) -> "Toolkit | No
             identity = os.stat(entry)
             if entries.setdefault((identity.st_dev, identity.st_ino), entry) != entry:
                 continue
-        for name in names:
-            if name.startswith("cu") and name[2:].isdecimal():  # cu13, and not cublas
-                number, wheels = int(name[2:]), os.path.join(nvidia, name)
-                if major in (None, number) and not found.get(number, (False,))[0]:
-                    nvcc = os.path.isfile(os.path.join(wheels, "bin", NVCC))
-                    if nvcc or number not in found:
-                        found[number] = nvcc, wheels
+        for number, wheels in _toolkits(nvidia, names):
+            if major in (None, number) and not found.get(number, (False,))[0]:
+                nvcc = os.path.isfile(os.path.join(wheels, "bin", NVCC))
+                if nvcc or number not in found:
+                    found[number] = nvcc, wheels
     if not found:
         return None
     newest = max(found, key=lambda number: (found[number][0], number))
     nvcc, wheels = found[newest]
     return Toolkit(newest, list(entries.values()), wheels, nvcc)
+
+
+def _toolkits(nvidia: str, names: "list[str]") -> "Iterator[tuple[int, str]]":
+    """Each toolkit's major version and directory of components, for the *names* in the directory *nvidia*."""
+    for name in names:
+        directory = os.path.join(nvidia, name)
+        if name.startswith("cu") and name[2:].isdecimal():  # cu13, and not cublas
+            yield int(name[2:]), directory
+        elif name == "cuda_runtime" and not WINDOWS:  # CUDA 11 and 12: a directory per component, and no nvcc
+            try:
+                libraries = os.listdir(os.path.join(directory, "lib"))
+            except OSError:
+                continue
+            for library in libraries:
+                number = library.partition("libcudart.so.")[2].partition(".")[0]
+                if number.isdecimal():
+                    yield int(number), directory
 
 
 def bases(toolkit: Toolkit, environ: "Mapping[str, str]") -> "list[tuple[str, str]]":
@@ -232,19 +250,20 @@ def is_current(root: str, entry: str) -> bool:
 
 
 def _root(toolkit: Toolkit, environ: "Mapping[str, str]") -> "tuple[str, str]":
-    """The directory to activate, made if need be, and what is to be said of it."""
-    if not WINDOWS:  # there the wheels' own directory has the layout of an installed toolkit
-        name = root_name(toolkit)
-        for base, private in bases(toolkit, environ):
-            root = os.path.join(base, name)
-            if is_current(root, toolkit.entries[0]) and (not private or is_private(private)):
-                return root, ""
-        from cuda_build_activate import _assemble  # once per environment, and again when its components change
+    """The directory to activate, made if need be, and what is to be said of it; empty if there is none."""
+    if WINDOWS:  # there the wheels' own directory has the layout of an installed toolkit
+        return toolkit.wheels, ""
+    name = root_name(toolkit)
+    for base, private in bases(toolkit, environ):
+        root = os.path.join(base, name)
+        if is_current(root, toolkit.entries[0]) and (not private or is_private(private)):
+            return root, ""
+    from cuda_build_activate import _assemble  # once per environment, and again when its components change
 
-        made = _assemble.assemble(toolkit, environ)
-        if made:
-            return made, ""
-    return toolkit.wheels, "" if WINDOWS else " (the wheels' own directory: no toolkit root could be written)"
+    made = _assemble.assemble(toolkit, environ)
+    if made or not toolkit.nvcc:
+        return made or "", ""
+    return toolkit.wheels, " (the wheels' own directory: no toolkit root could be written)"
 
 
 def _other_toolkit(environ: "Mapping[str, str]", active: str) -> str:
@@ -252,7 +271,7 @@ def _other_toolkit(environ: "Mapping[str, str]", active: str) -> str:
     for name in ROOT_VARIABLES:
         if environ.get(name, active) not in ("", active):
             return f"{name}={environ[name]}"
-    for directory in [*environ.get("PATH", "").split(os.pathsep), os.path.join(DEFAULT_LOCATION, "bin")]:
+    for directory in environ.get("PATH", "").split(os.pathsep):
         if directory and os.path.isfile(os.path.join(directory, NVCC)):
             return os.path.join(directory, NVCC)
     return ""
@@ -262,9 +281,14 @@ def _bin(root: str) -> "list[str]":
     if not root:
         return []
     directory = os.path.join(root, "bin")
-    if WINDOWS:  # the DLLs lie one level down (nvidia-cublas 13, win_amd64)
-        return [directory, os.path.join(directory, "x86_64")]
+    if WINDOWS:  # the DLLs lie one level down (nvidia-cublas 13)
+        dlls = [os.path.join(directory, machine) for machine in ("x86_64", "arm64")]
+        return [directory, *(path for path in dlls if os.path.isdir(path))]
     return [directory]
+
+
+def _stubs(root: str) -> "list[str]":
+    return [os.path.join(root, "lib64", "stubs")] if root else []
 
 
 def _prepend(value: str, new: "list[str]", old: "list[str]") -> str:

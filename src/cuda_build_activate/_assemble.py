@@ -29,7 +29,33 @@ LAYOUT = (
     ("nvvm", "nvvm", "", True),
     ("nvvm/lib64", "lib", "libnvvm.so", False),  # what nvcc -dlto opens
     ("nvvm/include", "include", "nvvm.h", False),
+    ("nvvm/bin", "bin", "cicc", False),  # nvidia-nvvm 13.0.48
     ("compute-sanitizer", "compute-sanitizer", "", False),
+)
+
+# CUDA 11 and 12 have a directory per component (seen in nvidia-*-cu11 11.8 and nvidia-*-cu12 12.0 to 12.9), later ones
+# one for all of them, nvidia/cu13.
+COMPONENTS = (
+    "nvidia/cuda_runtime",
+    "nvidia/cuda_nvcc",
+    "nvidia/cuda_cccl",
+    "nvidia/cuda_cupti",
+    "nvidia/cuda_nvrtc",
+    "nvidia/cuda_opencl",
+    "nvidia/cuda_profiler_api",
+    "nvidia/cuda_sanitizer_api",
+    "nvidia/cublas",
+    "nvidia/cufft",
+    "nvidia/cufile",
+    "nvidia/curand",
+    "nvidia/cusolver",
+    "nvidia/cusparse",
+    "nvidia/npp",
+    "nvidia/nvfatbin",
+    "nvidia/nvjitlink",
+    "nvidia/nvjpeg",
+    "nvidia/nvml_dev",
+    "nvidia/nvtx",
 )
 
 # Products whose wheels lie beside the toolkit's directory, and the wheel that this was seen in.
@@ -46,6 +72,7 @@ TARGETS = {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}
 # A change in the tick of the file system's clock in which a directory was listed can leave its time as it was.
 _TICK_NS = 50_000_000
 _NEVER = -2  # the time of no directory: what was read then is read again at the next start
+_PYTHON = ("__init__.py", "__pycache__")  # in the directories of CUDA 12's components
 _ABANDONED_S = 3600  # what a process left here that was killed while it made a root
 
 # By place in the root: what it links to, the content of a file, or None for a directory of the root's own.
@@ -71,12 +98,13 @@ def assemble(toolkit: Toolkit, environ: Mapping[str, str]) -> Union[str, None]:
 def plan(toolkit: Toolkit) -> Content:
     """What *toolkit*'s root holds, with the stamp that `_activate.is_current` compares."""
     root = _Root(toolkit.entries)
-    components = [os.path.join(entry, "nvidia", f"cu{toolkit.major}") for entry in toolkit.entries]
-    products = [os.path.join(entry, directory) for directory, _ in PRODUCTS for entry in toolkit.entries]
+    components = COMPONENTS if toolkit.major < 13 else (f"nvidia/cu{toolkit.major}",)
+    directories = (*components, *(product for product, _ in PRODUCTS))
     for place, where, start, by_file in LAYOUT:
-        for wheels in (*components, *products):
-            root.merge(place, os.path.join(wheels, where), start, by_file)
-    for place in ("bin", "include", "lib64"):
+        for directory in directories:
+            for entry in toolkit.entries:
+                root.merge(place, os.path.join(entry, directory, where), start, by_file)
+    for place in ("bin", "include", "lib64", "lib64/stubs"):
         root.directory(place)
     root.add_linker_names()
     root.content["lib"] = "lib64"
@@ -107,7 +135,8 @@ class _Root:
 
     def merge(self, place: str, source: str, start: str, by_file: bool) -> None:
         """Let *place* show those entries of the directory *source*, if it exists, whose names begin with *start*."""
-        entries = sorted((entry.name, entry.is_dir()) for entry in self.scan(source) if entry.name.startswith(start))
+        found = [entry for entry in self.scan(source) if entry.name.startswith(start) and entry.name not in _PYTHON]
+        entries = sorted((entry.name, entry.is_dir()) for entry in found)
         if entries:
             self.directory(place)
         for name, is_directory in entries:
@@ -195,9 +224,10 @@ def _versions(entries: list[str]) -> dict[str, str]:
 
 def _toolkit_version(toolkit: Toolkit, versions: Mapping[str, str]) -> Union[str, None]:
     """nvcc's version, or else the runtime's, or else what its header says."""
+    suffix = f"_cu{toolkit.major}" if toolkit.major < 13 else ""
     for distribution in ("nvidia_cuda_nvcc", "nvidia_cuda_runtime"):
-        if versions.get(distribution, "").startswith(f"{toolkit.major}."):
-            return versions[distribution]
+        if versions.get(distribution + suffix, "").startswith(f"{toolkit.major}."):
+            return versions[distribution + suffix]
     with contextlib.suppress(OSError, ValueError, IndexError):
         with open(os.path.join(toolkit.wheels, "include", "cuda_runtime_api.h"), "rb") as header:
             number = int(header.read().split(b"#define CUDART_VERSION", 1)[1].split(None, 1)[0])

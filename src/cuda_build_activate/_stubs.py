@@ -1,0 +1,130 @@
+"""Generate what no wheel has: the driver's libraries to link with, `libcuda.so` and `libnvidia-ml.so`.
+
+A toolkit from NVIDIA's installer has them in `lib64/stubs`. They export every function of the driver's API, and each
+only returns an error. A program takes their names from them, `libcuda.so.1` and `libnvidia-ml.so.1`, and so needs the
+real ones of the driver to start. The API is that of the installed headers, and the linker wants nothing but this of
+a shared library ("System V Application Binary Interface", chapters 4 and 5):
+
+    ELF header, program headers
+    .text      two functions: one returns the error's number, one the address of the text that follows it
+    .dynsym    an entry for every function of the API, all with the address of the first of these, or of the second
+    .hash      how the loader finds a symbol, should somebody load a stub: one bucket, with all of them in a chain
+    .dynstr    the names
+    .dynamic   the library's name, and where the loader finds the above; it writes there, hence a segment of its own
+    .shstrtab, section headers
+
+All but .dynamic lies at the address that is its place in the file.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterable, Mapping
+from struct import pack
+
+# By library: its headers (it is made if the first is there), its name in programs, and the error.
+LIBRARIES = {
+    "libcuda.so": (
+        ("cuda.h", "cudaGL.h", "cudaEGL.h", "cudaVDPAU.h", "cudaProfiler.h"),
+        b"libcuda.so.1",
+        34,  # CUDA_ERROR_STUB_LIBRARY, as in NVIDIA's stub
+    ),
+    # There is no error for a stub here. This is what NVML's own loader returns if it finds no library.
+    "libnvidia-ml.so": (("nvml.h",), b"libnvidia-ml.so.1", 12),  # NVML_ERROR_LIBRARY_NOT_FOUND
+}
+RETURN_TEXT = {b"nvmlErrorString"}  # all others return a number
+TEXT = b"This is a stub to link with. Run with the library that the NVIDIA driver brings.\0"
+
+# `CUresult CUDAAPI cuInit(`, `const DECLDIR char* nvmlErrorString(`, but no pointer to a function
+_DECLARED = re.compile(rb"(?:CUDAAPI|DECLDIR)\s+(?:char\s*\*\s*)?((?:cu|nvml)[A-Z]\w*)\s*\(")
+# `#define cuMemAlloc cuMemAlloc_v2`, `#define cuMemcpy __CUDA_API_PTDS(cuMemcpy)`
+_RENAMED = re.compile(
+    rb"#define[ \t]+((?:cu|nvml)[A-Z]\w*)[ \t]+(?:__CUDA_API_(PTDS|PTSZ)\([ \t]*)?((?:cu|nvml)[A-Z]\w*)"
+)
+
+_SECTIONS = b"\0.text\0.dynsym\0.hash\0.dynstr\0.dynamic\0.shstrtab\0"  # in the order of their numbers, from 1
+_MACHINES = {"x86_64": 62, "aarch64": 183}
+_PAGE = 0x10000  # the largest there is
+
+
+def driver_stubs(headers: Mapping[str, str], machine: str) -> dict[str, bytes]:
+    """The content of each stub by name: those whose API is in *headers* (paths by name), if *machine* is known."""
+    stubs = {}
+    if machine in _MACHINES:
+        for library, (sources, soname, error) in LIBRARIES.items():
+            if sources[0] in headers:
+                with contextlib.suppress(OSError):  # as if the header was not there
+                    names = _functions(headers[source] for source in sources if source in headers)
+                    stubs[library] = _shared_library(soname, sorted(names), error, machine)
+    return stubs
+
+
+def _functions(headers: Iterable[str]) -> set[bytes]:
+    """Every name under which code that includes one of *headers* can call a function, whatever it defines before."""
+    content = b""
+    for header in headers:
+        with open(header, "rb") as file:
+            content += file.read()
+    declared = set(_DECLARED.findall(content))
+    names = set(declared)
+    for name, stream, target in _RENAMED.findall(content):
+        if name in declared or target in declared:  # types and constants are renamed, too
+            names |= {name, target}
+            if stream:  # of the per-thread default stream
+                names.add(target + b"_" + stream.lower())
+    return names
+
+
+def _shared_library(soname: bytes, names: list[bytes], error: int, machine: str) -> bytes:
+    """An ELF file; `pack` gets the fields of each of its structures in the order of the specification."""
+    # Each function takes eight bytes, and the text follows the second one.
+    if machine == "x86_64":
+        code = pack("<BIBH", 0xB8, error, 0xC3, 0xCCCC)  # mov eax, error; ret; int3; int3
+        code += pack("<HBIB", 0x8D48, 0x05, 1, 0xC3)  # lea rax, [rip + 1]; ret
+    else:
+        code = pack("<II", 0x52800000 | error << 5, 0xD65F03C0)  # mov w0, error; ret
+        code += pack("<II", 0x10000040, 0xD65F03C0)  # adr x0, . + 8; ret
+    text = 64 + 4 * 56  # where they are: after the ELF header and four program headers
+
+    strings = b"\0" + soname + b"\0"
+    symbols = bytearray(24)  # the first is none
+    for name in names:
+        # a global function in section 1, eight bytes long
+        symbols += pack("<IBBHQQ", len(strings), 0x12, 0, 1, text + 8 * (name in RETURN_TEXT), 8)
+        strings += name + b"\0"
+    count = len(names) + 1
+    chain = pack(f"<{count + 3}I", 1, count, 1, 0, *range(2, count), 0)
+
+    image = bytearray(text)
+    sections = bytearray(64)  # the first is none
+
+    def add(name: bytes, kind: int, flags: int, content: bytes, link: int = 0, info: int = 0, size: int = 0) -> int:
+        """Add a section and return its address; *flags* are 1 to write, 2 to load and 4 to run."""
+        image.extend(bytes(-len(image) % 16))
+        place, start = len(image), _SECTIONS.index(name + b"\0")
+        address = place + _PAGE * (flags & 1) if flags else 0
+        sections.extend(pack("<IIQQQQIIQQ", start, kind, flags, address, place, len(content), link, info, 16, size))
+        image.extend(content)
+        return address
+
+    add(b".text", 1, 6, code + TEXT)
+    symtab = add(b".dynsym", 11, 2, symbols, link=4, info=1, size=24)
+    hashes = add(b".hash", 5, 2, chain, link=2, size=4)
+    strtab = add(b".dynstr", 3, 2, strings)
+    # DT_SONAME, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_SYMENT, DT_NULL
+    tags = pack("<14Q", 14, 1, 4, hashes, 5, strtab, 6, symtab, 10, len(strings), 11, 24, 0, 0)
+    dynamic = add(b".dynamic", 6, 3, tags, link=4, size=16)
+    add(b".shstrtab", 3, 0, _SECTIONS)
+    image += bytes(-len(image) % 16)
+
+    place = dynamic - _PAGE
+    header = b"\x7fELF\2\1\1" + bytes(9)  # 64 bits, little endian
+    header += pack("<HHIQQQIHHHHHH", 3, _MACHINES[machine], 1, 0, 64, len(image), 0, 64, 56, 4, 64, 7, 6)
+    for kind, flags, start, address, size, align in (
+        (1, 5, 0, 0, place, _PAGE),  # PT_LOAD to read and run
+        (1, 6, place, dynamic, len(tags), _PAGE),  # PT_LOAD to read and write
+        (2, 6, place, dynamic, len(tags), 8),  # PT_DYNAMIC
+        (0x6474E551, 6, 0, 0, 0, 16),  # PT_GNU_STACK: needs no stack that can be run
+    ):
+        header += pack("<IIQQQQQQ", kind, flags, start, address, address, size, size, align)
+    image[:text] = header
+    return bytes(image + sections)
