@@ -22,8 +22,16 @@ Argument = Union[str, "os.PathLike[str]"]
 WITHOUT_PRIVILEGE = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 
 NEWEST = "13.4.3"
-# The oldest supported, and one for each place that the components have moved to since.
-TOOLKITS = ("13.2.1", "13.3.1", NEWEST)
+# The last of each minor version: components have moved between them.
+TOOLKITS = ("13.0.3.0", "13.1.2.0", "13.2.2", "13.3.1", NEWEST)
+OLDEST_OF_THE_EXTRA = "13.2.1"
+# The headers include some of CCCL, and of crt, which CUDA 12 has in the wheel of nvcc, without an nvcc.
+WITHOUT_NVCC = (
+    "cuda-toolkit[cccl,cublas,cudart,nvcc]==12.9.1",
+    f"cuda-toolkit[cccl,cublas,cudart,crt]=={NEWEST}",
+)
+MIXED = "13.0.2"  # its extra nvcc leaves crt and nvvm unpinned
+INCOMPLETE = "13.0.0"  # its extra nvcc lacks crt and nvvm
 PRODUCTS = ("nvidia-cudnn-cu13", "nvidia-nccl-cu13", "nvidia-nvshmem-cu13", "cutensor-cu13")
 BUILD_TOOLS = (
     "scikit-build-core",
@@ -35,6 +43,8 @@ BUILD_TOOLS = (
     "pip",
     "hatchling",
     "hatch-autorun",
+    "setuptools",
+    "pybind11",
 )
 
 
@@ -188,7 +198,12 @@ def wheelhouse(pytestconfig: pytest.Config) -> Path:
     """A directory with every wheel that the tests install, fetched once and kept in pytest's cache."""
     sets: list[tuple[str, ...]] = [
         (f"cuda-toolkit[all]=={NEWEST}", *PRODUCTS, "nvidia-cuda-cuobjdump"),
-        *((f"cuda-toolkit[cccl,cudart,nvcc]=={version}",) for version in TOOLKITS if version != NEWEST),
+        *(
+            (f"cuda-toolkit[cccl,cudart,nvcc]=={version}",)
+            for version in (*TOOLKITS, OLDEST_OF_THE_EXTRA, MIXED, INCOMPLETE)
+            if version != NEWEST
+        ),
+        *((requirement,) for requirement in WITHOUT_NVCC),
         *((tool,) for tool in BUILD_TOOLS),
     ]
     directory = Path(pytestconfig.cache.mkdir("wheelhouse"))
@@ -218,6 +233,10 @@ def full(offline: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VE
     made.install("cuda-build-activate", f"cuda-toolkit[all]=={NEWEST}", *PRODUCTS, find_links=offline)
     yield made
     shutil.rmtree(made.path)
+
+
+def minor_version(version: str) -> str:
+    return ".".join(version.split(".")[:2])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import NEWEST, PROJECT, VEnv, run
+from conftest import NEWEST, PROJECT, VEnv, minor_version, run
 
 Command = Callable[[Path, Path], list[str]]
 UV = [sys.executable, "-m", "uv", "build", "--wheel", "--verbose"]
@@ -70,7 +70,7 @@ def test_the_example_is_built_by_the_toolkit_of_its_build_environment(
     assert re.findall(r"(?:RUNPATH|RPATH).*\[(.*)\]", dynamic) == ["$ORIGIN/../nvidia/cu13/lib"]
     cuobjdump = full.site / "nvidia" / "cu13" / "bin" / "cuobjdump"
     assert set(re.findall(r"\.(sm_\d+)\.cubin", run([cuobjdump, "--list-elf", library]))) == {"sm_86"}
-    assert f"Cuda compilation tools, release {NEWEST.rpartition('.')[0]}" in run([cuobjdump, "--dump-elf", library])
+    assert f"Cuda compilation tools, release {minor_version(NEWEST)}" in run([cuobjdump, "--dump-elf", library])
 
 
 def test_the_example_passes_its_own_tests(index: dict[str, str], offline: Path, tmp_path: Path) -> None:

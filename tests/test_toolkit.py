@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import NEWEST, TOOLKITS, VEnv, run
+from conftest import NEWEST, OLDEST_OF_THE_EXTRA, TOOLKITS, VEnv, minor_version, run
 
 KERNEL = """
 #include <cuda/std/array>
@@ -58,9 +58,8 @@ foreach(target IN LISTS targets)
   message(STATUS "target ${target}=${location}")
 endforeach()
 find_package(CCCL REQUIRED)
-get_target_property(include libcudacxx::libcudacxx INTERFACE_INCLUDE_DIRECTORIES)
 message(STATUS "CCCL=${CCCL_DIR}")
-message(STATUS "CCCL_INCLUDE=${include}")
+message(STATUS "CCCL_INCLUDE=${_THRUST_INCLUDE_DIR}")
 foreach(library nccl cudnn cutensor nvshmem_host)
   find_library(${library} ${library} NO_CMAKE_SYSTEM_PATH)
   message(STATUS "library ${library}=${${library}}")
@@ -118,7 +117,7 @@ def test_nvcc_compiles_and_links(minimal: tuple[str, VEnv], hostile: dict[str, s
         return in_environment(venv, hostile, ["nvcc", "-o", "kernel", "kernel.cu", *options], tmp_path)
 
     release = in_environment(venv, hostile, ["nvcc", "--version"], tmp_path)
-    assert f"release {version.rpartition('.')[0]}," in release
+    assert f"release {minor_version(version)}," in release
     nvcc()
     assert not {name for name in needed(tmp_path / "kernel") if name.startswith("libcuda")}
     nvcc("-cudart", "shared")
@@ -127,7 +126,7 @@ def test_nvcc_compiles_and_links(minimal: tuple[str, VEnv], hostile: dict[str, s
     commands = nvcc("--dryrun")
     searched = re.findall(r"(?:-I|-L|-isystem )\"?(/[^\s\"]+)", commands)
     assert not [path for path in searched if not path.startswith(f"{venv.root}/")]
-    assert f"{venv.root}/bin/../lib" in commands
+    assert searched
 
 
 def test_nvcc_links_a_library_of_the_toolkit(full: VEnv, hostile: dict[str, str], tmp_path: Path) -> None:
@@ -140,7 +139,7 @@ def test_the_device_code_is_of_this_compiler(full: VEnv, hostile: dict[str, str]
     (tmp_path / "kernel.cu").write_text(KERNEL)
     in_environment(full, hostile, ["nvcc", "-cubin", "-arch=sm_90", "kernel.cu"], tmp_path)
     listing = in_environment(full, hostile, ["cuobjdump", "-elf", "kernel.cubin"], tmp_path)
-    assert f"Cuda compilation tools, release {NEWEST.rpartition('.')[0]}" in listing
+    assert f"Cuda compilation tools, release {minor_version(NEWEST)}" in listing
 
 
 def configure(venv: VEnv, cmake: Path, environ: dict[str, str], tmp_path: Path, language: str) -> dict[str, str]:
@@ -158,17 +157,18 @@ def test_cmake_finds_one_root(
     version, venv = minimal
     found = configure(venv, cmake, hostile, tmp_path, language)
     root = str(venv.root)
-    assert found["CUDAToolkit_LIBRARY_ROOT"] == found["FindCUDA"] == root == venv.environ(env=hostile)["CUDA_HOME"]
+    assert found["FindCUDA"] == root == venv.environ(env=hostile)["CUDA_HOME"]
     assert found["CUDAToolkit_BIN_DIR"] == f"{root}/bin"
     assert found["CUDAToolkit_NVCC_EXECUTABLE"] == found["FindCUDA_nvcc"] == f"{root}/bin/nvcc"
     assert found["CMAKE_CUDA_COMPILER"] == (f"{root}/bin/nvcc" if language else "")
-    assert found["CUDAToolkit_LIBRARY_DIR"] in (f"{root}/lib64", f"{root}/lib")
-    assert found["CUDAToolkit_INCLUDE_DIRS"].split(";")[0] == f"{root}/include"
-    assert found["CUDAToolkit_VERSION"].startswith(version.rpartition(".")[0] + ".")
+    assert re.fullmatch(rf"{root}(/targets/[\w-]+)?/lib(64)?", found["CUDAToolkit_LIBRARY_DIR"])
+    include = found["CUDAToolkit_INCLUDE_DIRS"].split(";")[0]
+    assert re.fullmatch(rf"{root}(/targets/[\w-]+)?/include", include)
+    assert found["CUDAToolkit_VERSION"].startswith(minor_version(version) + ".")
     assert found["CCCL"] == f"{root}/lib/cmake/cccl"
     assert found["CCCL_INCLUDE"] == f"{root}/include/cccl"
     for target in ("cudart", "cudart_static", *(("cublas", "nppc") if version == NEWEST else ())):
-        assert found[f"target CUDA::{target}"].startswith(f"{root}/lib")
+        assert found[f"target CUDA::{target}"].startswith(f"{root}/")
 
 
 def test_cmake_finds_what_is_installed_and_nothing_else(
@@ -200,8 +200,8 @@ def test_the_extra_resolves_to_components_of_one_version(
     resolved = dict(
         re.findall(r"^([\w-]+)==(\S+)", run([*command, *index, tmp_path / "requirements.in"]), re.MULTILINE)
     )
-    expected = {"highest": NEWEST, "lowest": TOOLKITS[0]}[resolution]
+    expected = {"highest": NEWEST, "lowest": OLDEST_OF_THE_EXTRA}[resolution]
     assert resolved["cuda-toolkit"] == expected
-    minor = expected.rpartition(".")[0]
+    minor = minor_version(expected)
     for component in ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt", "nvidia-cuda-runtime"):
         assert resolved[component].startswith(f"{minor}."), component

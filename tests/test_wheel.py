@@ -11,7 +11,7 @@ import pytest
 from conftest import PROJECT
 
 STARTUP_FILES = ("hatch_autorun_cuda_build_activate.pth", "hatch_autorun_cuda_build_activate.start")
-MODULES = ("__init__.py", "_activate.py", "_assemble.py", "py.typed")
+MODULES = ("__init__.py", "__main__.py", "_activate.py", "_assemble.py", "_doctor.py", "_stubs.py", "py.typed")
 
 
 def test_the_wheel_holds_exactly(wheel: Path) -> None:

@@ -113,12 +113,11 @@ def plan(toolkit: Toolkit) -> Content:
         root.directory(f"targets/{target}")
         root.content[f"targets/{target}/include"] = "../../include"
         root.content[f"targets/{target}/lib"] = "../../lib64"
-    versions = _versions(toolkit.entries)
-    version = _toolkit_version(toolkit, versions)
+    installed = versions(toolkit.entries)
+    version = _toolkit_version(toolkit, installed)
     if version:
         root.content["version.txt"] = f"CUDA Version {version}\n".encode()
-        versions = {"cuda": version, **versions}
-        described = {name: {"name": name, "version": found} for name, found in versions.items()}
+        described = {name: {"name": name, "version": found} for name, found in {"cuda": version, **installed}.items()}
         root.content["version.json"] = json.dumps(described, indent=2).encode()
     root.content[STAMP] = root.stamp()
     return root.content
@@ -210,24 +209,29 @@ class _Root:
                     directory = above
 
 
-def _versions(entries: list[str]) -> dict[str, str]:
-    """The version of each NVIDIA distribution that is installed in *entries*."""
-    versions: dict[str, str] = {}
+def versions(entries: list[str]) -> dict[str, str]:
+    """The version of each NVIDIA distribution that is installed in *entries*, by its normalized name."""
+    found: dict[str, str] = {}
     for entry in entries:
         with contextlib.suppress(OSError):
             for name in sorted(os.listdir(entry)):
                 distribution, _, version = name.removesuffix(".dist-info").partition("-")
                 if name.endswith(".dist-info") and distribution.startswith(("nvidia_", "cutensor")):
-                    versions.setdefault(distribution, version)
-    return versions
+                    found.setdefault(distribution, version)
+    return found
 
 
-def _toolkit_version(toolkit: Toolkit, versions: Mapping[str, str]) -> Union[str, None]:
+def minor_version(version: str) -> str:
+    """13.4 of 13.4.92."""
+    return ".".join(version.split(".")[:2])
+
+
+def _toolkit_version(toolkit: Toolkit, installed: Mapping[str, str]) -> Union[str, None]:
     """nvcc's version, or else the runtime's, or else what its header says."""
     suffix = f"_cu{toolkit.major}" if toolkit.major < 13 else ""
     for distribution in ("nvidia_cuda_nvcc", "nvidia_cuda_runtime"):
-        if versions.get(distribution + suffix, "").startswith(f"{toolkit.major}."):
-            return versions[distribution + suffix]
+        if installed.get(distribution + suffix, "").startswith(f"{toolkit.major}."):
+            return installed[distribution + suffix]
     with contextlib.suppress(OSError, ValueError, IndexError):
         with open(os.path.join(toolkit.wheels, "include", "cuda_runtime_api.h"), "rb") as header:
             number = int(header.read().split(b"#define CUDART_VERSION", 1)[1].split(None, 1)[0])
