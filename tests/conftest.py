@@ -77,14 +77,14 @@ class VEnv:
             run([self.python, "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()
         )
 
-    def install(self, *requirements: Argument, find_links: Path | None = None) -> None:
-        """Install *requirements* without byte code, as uv does by default; from *find_links* alone if that is given.
+    def install(self, *requirements: Argument, index: Mapping[str, str] | None = None) -> None:
+        """Install *requirements*, without byte code, as uv does by default; from the *index* alone if that is given.
 
         As copies if it is not: a test may change what it installed, and not uv's cache with it.
         """
-        copies = ["--offline", "--no-deps", "--link-mode", "copy"]
-        offline = copies if find_links is None else ["--no-index", "--find-links", find_links]
-        run([sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", self.python, *offline, *requirements])
+        options = ["--offline", "--no-deps", "--link-mode", "copy"] if index is None else []
+        command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", self.python, *options]
+        run([*command, *requirements], env={**os.environ, **(index or {})})
 
     def uninstall(self, *names: str) -> None:
         run([sys.executable, "-m", "uv", "pip", "uninstall", "--quiet", "--python", self.python, *names])
@@ -218,19 +218,24 @@ def wheelhouse(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture(scope="session")
-def offline(wheelhouse: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheelhouse with the wheel under test in it: what an index would offer."""
-    directory = tmp_path_factory.mktemp("index")
-    for path in (wheel, *wheelhouse.glob("*.whl")):
-        (directory / path.name).symlink_to(path)
-    return directory
+def offline(wheelhouse: Path, wheel: Path, pytestconfig: pytest.Config) -> dict[str, str]:
+    """The variables by which pip and uv install what the tests have fetched and the wheel under test, nothing else."""
+    directories = (str(wheelhouse), str(wheel.parent))
+    return {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": " ".join(directories),
+        "UV_NO_INDEX": "1",
+        "UV_FIND_LINKS": ",".join(directories),
+        # Several GB, which go with the checkout.
+        "UV_CACHE_DIR": str(pytestconfig.cache.mkdir("uv")),
+    }
 
 
 @pytest.fixture(scope="session")
-def full(offline: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VEnv]:
+def full(offline: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[VEnv]:
     """An environment with every component of the newest toolkit and every product."""
     made = VEnv(tmp_path_factory.mktemp("full") / "venv")
-    made.install("cuda-build-activate", f"cuda-toolkit[all]=={NEWEST}", *PRODUCTS, find_links=offline)
+    made.install("cuda-build-activate", f"cuda-toolkit[all]=={NEWEST}", *PRODUCTS, index=offline)
     yield made
     shutil.rmtree(made.path)
 

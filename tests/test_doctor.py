@@ -95,10 +95,10 @@ def test_no_compiler(site: Path) -> None:
     ],
 )
 def test_real_toolkits(
-    version: str, status: int, said: str, offline: Path, clean: dict[str, str], tmp_path: Path
+    version: str, status: int, said: str, offline: dict[str, str], clean: dict[str, str], tmp_path: Path
 ) -> None:
     venv = VEnv(tmp_path / "venv")
-    venv.install("cuda-build-activate", f"cuda-toolkit[nvcc,cudart,cccl]=={version}", find_links=offline)
+    venv.install("cuda-build-activate", f"cuda-toolkit[nvcc,cudart,cccl]=={version}", index=offline)
     code = "import runpy; runpy.run_module('cuda_build_activate', run_name='__main__')"
     done = venv.start(code, env=clean)
     printed = done.stdout.splitlines()
@@ -106,8 +106,8 @@ def test_real_toolkits(
     assert said in printed[1] if said else printed[1:] == []
 
 
-def test_cuda_12_says_that_it_has_no_compiler(offline: Path, clean: dict[str, str], tmp_path: Path) -> None:
+def test_cuda_12_says_that_it_has_no_compiler(offline: dict[str, str], clean: dict[str, str], tmp_path: Path) -> None:
     venv = VEnv(tmp_path / "venv")
-    venv.install("cuda-build-activate", WITHOUT_NVCC[0], find_links=offline)
+    venv.install("cuda-build-activate", WITHOUT_NVCC[0], index=offline)
     seen = venv.start("from cuda_build_activate._doctor import findings; print(findings())", env=clean).stdout
     assert "the wheels of CUDA 12 contain headers and libraries, and no compiler" in seen

@@ -34,16 +34,9 @@ FRONT_ENDS: dict[str, Command] = {
 
 
 @pytest.fixture
-def index(offline: Path, hostile: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def index(offline: dict[str, str], hostile: dict[str, str]) -> dict[str, str]:
     """A hostile environment in which front ends install what the tests have fetched, and nothing else."""
-    offline_only = {
-        "PIP_NO_INDEX": "1",
-        "PIP_FIND_LINKS": str(offline),
-        "UV_NO_INDEX": "1",
-        "UV_FIND_LINKS": str(offline),
-    }
-    caches = tmp_path_factory.getbasetemp() / "uv"
-    return {**hostile, **offline_only, "UV_CACHE_DIR": str(caches), "CUDAARCHS": "86"}
+    return {**hostile, **offline, "CUDAARCHS": "86"}
 
 
 @pytest.mark.parametrize("front_end", FRONT_ENDS)
@@ -73,12 +66,12 @@ def test_the_example_is_built_by_the_toolkit_of_its_build_environment(
     assert f"Cuda compilation tools, release {minor_version(NEWEST)}" in run([cuobjdump, "--dump-elf", library])
 
 
-def test_the_example_passes_its_own_tests(index: dict[str, str], offline: Path, tmp_path: Path) -> None:
+def test_the_example_passes_its_own_tests(index: dict[str, str], offline: dict[str, str], tmp_path: Path) -> None:
     project = shutil.copytree(PROJECT / "examples" / "skbuild", tmp_path / "project")
     run(FRONT_ENDS["uv"](project, tmp_path / "out"), env=index, cwd=tmp_path)
     (wheel,) = (tmp_path / "out").glob("skbuild_demo-*.whl")
     installed = VEnv(tmp_path / "installed")
-    installed.install(wheel, "nvidia-cuda-cuobjdump", "pytest", find_links=offline)
+    installed.install(wheel, "nvidia-cuda-cuobjdump", "pytest", index=offline)
     # No LD_LIBRARY_PATH: the library finds the toolkit's by its own relative path.
     environ = {name: value for name, value in index.items() if name != "LD_LIBRARY_PATH"}
     printed = run([installed.python, "-m", "pytest", "-q", "-rs", project / "tests"], env=environ, cwd=tmp_path)

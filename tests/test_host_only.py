@@ -47,7 +47,7 @@ message(STATUS "found ${CUDAToolkit_VERSION} ${cublas}")
 
 
 @pytest.mark.parametrize("requirement", WITHOUT_NVCC)
-def test_an_extension_module(requirement: str, offline: Path, clean: dict[str, str], tmp_path: Path) -> None:
+def test_an_extension_module(requirement: str, offline: dict[str, str], clean: dict[str, str], tmp_path: Path) -> None:
     version = requirement.partition("==")[2]
     major = version.partition(".")[0]
     project = tmp_path / "project"
@@ -55,13 +55,13 @@ def test_an_extension_module(requirement: str, offline: Path, clean: dict[str, s
     (project / "pyproject.toml").write_text(PYPROJECT.format(requirement=requirement))
     (project / "setup.py").write_text(SETUP)
     (project / "demo.cpp").write_text(MODULE)
-    environ = {**clean, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(offline)}
+    environ = {**clean, **offline}
     log = run([sys.executable, "-m", "pip", "wheel", "--verbose", "--wheel-dir", tmp_path, project], env=environ)
     (root,) = set(re.findall(r"CUDA_HOME = (.*)", log))
     assert re.fullmatch(rf".*/pip-build-env-\w+/.*/cuda-build-activate/cu{major}", root)
     (wheel,) = tmp_path.glob("demo-*.whl")
     installed = VEnv(tmp_path / "installed")
-    installed.install(wheel, requirement, find_links=offline)
+    installed.install(wheel, requirement, index=offline)
     components = ("cu13", "cu13") if major == "13" else ("cuda_runtime", "cublas")
     cudart, cublas = (installed.site / "nvidia" / component / "lib" for component in components)
     libraries = [cudart / f"libcudart.so.{major}", cublas / f"libcublasLt.so.{major}", cublas / f"libcublas.so.{major}"]
@@ -72,11 +72,11 @@ def test_an_extension_module(requirement: str, offline: Path, clean: dict[str, s
 
 
 @pytest.mark.parametrize("requirement", WITHOUT_NVCC)
-def test_cmake(requirement: str, offline: Path, clean: dict[str, str], tmp_path: Path) -> None:
+def test_cmake(requirement: str, offline: dict[str, str], clean: dict[str, str], tmp_path: Path) -> None:
     """From CMake 4.2 on; earlier ones want nvcc in the directory that the environment's CUDAToolkit_ROOT names."""
     version = requirement.partition("==")[2]
     made = VEnv(tmp_path / "venv")
-    made.install("cuda-build-activate", "cmake", requirement, find_links=offline)
+    made.install("cuda-build-activate", "cmake", requirement, index=offline)
     (tmp_path / "CMakeLists.txt").write_text(CMAKE)
     code = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
     command: list[Argument] = [
@@ -95,7 +95,7 @@ def test_cmake(requirement: str, offline: Path, clean: dict[str, str], tmp_path:
     assert re.fullmatch(rf"{made.site}/cuda-build-activate/cu{version[:2]}/.*/libcublas.so", found[2])
 
 
-def test_another_toolkit_is_not_displaced(offline: Path, hostile: dict[str, str], tmp_path: Path) -> None:
+def test_another_toolkit_is_not_displaced(offline: dict[str, str], hostile: dict[str, str], tmp_path: Path) -> None:
     made = VEnv(tmp_path / "venv")
-    made.install("cuda-build-activate", WITHOUT_NVCC[0], find_links=offline)
+    made.install("cuda-build-activate", WITHOUT_NVCC[0], index=offline)
     assert made.environ(env=hostile) == made.environ("-S", env=hostile)

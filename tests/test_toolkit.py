@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import sys
@@ -78,7 +80,7 @@ message(STATUS "CMAKE_CUDA_COMPILER=${CMAKE_CUDA_COMPILER}")
 
 @pytest.fixture(scope="session", params=TOOLKITS)
 def minimal(
-    request: pytest.FixtureRequest, offline: Path, full: VEnv, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, offline: dict[str, str], full: VEnv, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, VEnv]]:
     """An environment with what a CUDA build lists, in each supported minor version; the newest is complete."""
     if request.param == NEWEST:
@@ -86,16 +88,16 @@ def minimal(
         return
     made = VEnv(tmp_path_factory.mktemp("minimal") / "venv")
     requirement = f"cuda-toolkit[cccl,cudart,nvcc]=={request.param}"
-    made.install("cuda-build-activate", requirement, find_links=offline)
+    made.install("cuda-build-activate", requirement, index=offline)
     yield request.param, made
     shutil.rmtree(made.path)
 
 
 @pytest.fixture(scope="session", params=["3.25", "newest"])
-def cmake(request: pytest.FixtureRequest, offline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cmake(request: pytest.FixtureRequest, offline: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment's cmake, which knows nothing of the toolkit's environment."""
     made = VEnv(tmp_path_factory.mktemp("cmake") / "venv")
-    made.install("cmake==3.25.*" if request.param == "3.25" else "cmake", "ninja", find_links=offline)
+    made.install("cmake==3.25.*" if request.param == "3.25" else "cmake", "ninja", index=offline)
     return made.path / "bin" / "cmake"
 
 
@@ -192,16 +194,40 @@ def test_cmake_finds_what_is_installed_and_nothing_else(
 
 @pytest.mark.parametrize("resolution", ["highest", "lowest"])
 def test_the_extra_resolves_to_components_of_one_version(
-    wheel: Path, offline: Path, resolution: str, tmp_path: Path
+    wheel: Path, offline: dict[str, str], resolution: str, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate"]
     (tmp_path / "requirements.in").write_text(f"cuda-build-activate[cu13] @ {wheel.as_uri()}\n")
-    index = ["--no-index", "--find-links", str(offline), "--resolution", resolution]
-    resolved = dict(
-        re.findall(r"^([\w-]+)==(\S+)", run([*command, *index, tmp_path / "requirements.in"]), re.MULTILINE)
-    )
+    command += ["--resolution", resolution]
+    printed = run([*command, tmp_path / "requirements.in"], env={**os.environ, **offline})
+    resolved = dict(re.findall(r"^([\w-]+)==(\S+)", printed, re.MULTILINE))
     expected = {"highest": NEWEST, "lowest": OLDEST_OF_THE_EXTRA}[resolution]
     assert resolved["cuda-toolkit"] == expected
     minor = minor_version(expected)
     for component in ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt", "nvidia-cuda-runtime"):
         assert resolved[component].startswith(f"{minor}."), component
+
+
+def test_every_target_whose_library_is_in_a_wheel_is_defined(
+    full: VEnv, cmake: Path, hostile: dict[str, str], tmp_path: Path
+) -> None:
+    """What CMake's module looks for, from its own trace, against the files of the wheels."""
+    (tmp_path / "CMakeLists.txt").write_text(PROJECT)
+    trace = ["--trace-expand", "--trace-format=json-v1", "--trace-redirect=trace.json"]
+    tools = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={cmake.parent}/ninja", "-DLANGUAGE="]
+    printed = in_environment(full, hostile, [str(cmake), *trace, *tools, "-S", ".", "-B", "build"], tmp_path)
+    defined = set(re.findall(r"^-- target CUDA::(\w+)=", printed, re.MULTILINE))
+    calls = [json.loads(line) for line in (tmp_path / "trace.json").read_text().splitlines()]
+    sought = {
+        call["args"][0]: {call["args"][0], *(call["args"][2:3] if call["args"][1:2] == ["ALT"] else ())}
+        for call in calls
+        if call.get("cmd", "").lower() == "_cudatoolkit_find_and_add_import_lib"
+    }
+    libraries = {
+        match[1]
+        for path in full.site.glob("nvidia/cu13/lib/*")
+        if (match := re.fullmatch(r"lib(.+?)\.(?:so(?:\..*)?|a)", path.name))
+    }
+    libraries |= {"cuda", "nvidia-ml"}  # the driver's, for whose headers there are stubs
+    assert len(sought) > 40
+    assert defined.intersection(sought) == {target for target, names in sought.items() if names & libraries}

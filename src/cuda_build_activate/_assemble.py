@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Union
 
 from cuda_build_activate._activate import ABSENT, DIRECTORY, STAMP, Toolkit, bases, is_private, root_name
+from cuda_build_activate._stubs import driver_stubs
 
 # What goes where. Of two files for one place the first row's wins, then the first `sys.path` entry's.
 LAYOUT = (
@@ -108,7 +109,11 @@ def plan(toolkit: Toolkit) -> Content:
         root.directory(place)
     root.add_linker_names()
     root.content["lib"] = "lib64"
-    target = TARGETS.get(os.uname().machine)
+    machine = os.uname().machine
+    links = {place.removeprefix("include/"): what for place, what in root.content.items() if isinstance(what, str)}
+    for name, stub in driver_stubs(links, machine).items():
+        root.content[f"lib64/stubs/{name}"] = stub
+    target = TARGETS.get(machine)
     if target:
         root.directory(f"targets/{target}")
         root.content[f"targets/{target}/include"] = "../../include"

@@ -1,0 +1,138 @@
+"""What CUDA's wheels hold, on every platform, read from an index without fetching them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+import urllib.request
+import zipfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from conftest import run
+
+# Each platform with uv's name for it. What `pip --platform` selects will not do: pip evaluates the markers of the
+# requirements for the platform that it runs on.
+PLATFORMS = {
+    "linux_x86_64": "x86_64-manylinux_2_28",
+    "linux_aarch64": "aarch64-manylinux_2_28",
+    "win_amd64": "x86_64-pc-windows-msvc",
+    "win_arm64": "aarch64-pc-windows-msvc",
+}
+FIRST = {
+    "linux_x86_64": (11, 8),
+    # No wheels of CUDA 11.8 for it.
+    "linux_aarch64": (12, 0),
+    # nvcc: of CUDA 11 and 12 there is nothing to activate on Windows.
+    "win_amd64": (13, 0),
+    # The first release with wheels for it; from 13.2.1 to 13.3.1 the markers of the extras leave nothing over.
+    "win_arm64": (13, 4),
+}
+# The metapackage asks for these without a wheel for the platform: nvidia-cudla is for ARM only, nvidia-cuda-opencl for
+# all but that, which the markers say from 13.2.1 on (and in 13.0.3.0 and 13.1.2.0).
+WITHOUT_WHEEL = {"linux_x86_64": ["nvidia-cudla"], "linux_aarch64": ["nvidia-cuda-opencl"]}
+MARKERS_SAY_SO = (13, 2, 1)
+
+_TAIL = 1 << 16
+
+
+def number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def releases() -> list[str]:
+    """Every release of the metapackage, oldest first."""
+    printed = run([sys.executable, "-m", "pip", "index", "versions", "cuda-toolkit", "--json"])
+    found = re.search(r"^\{.*\}$", printed, re.MULTILINE)
+    assert found, printed
+    return sorted(json.loads(found[0])["versions"], key=number)
+
+
+def resolve(requirements: Sequence[str], platform: str, without: Sequence[str] = ()) -> list[str]:
+    """The URLs of the wheels that *requirements* resolve to on *platform*, leaving out the projects in *without*."""
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / "requirements.in").write_text("\n".join(requirements))
+        (Path(directory) / "overrides.txt").write_text("\n".join(f"{name}; python_version < '3'" for name in without))
+        command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--only-binary", ":all:"]
+        options = ["--python-platform", PLATFORMS[platform], "--override", "overrides.txt", "--format", "pylock.toml"]
+        printed = run([*command, *options, "requirements.in"], cwd=Path(directory))
+    return re.findall(r'\burl = "([^"]+\.whl)"', printed)
+
+
+def file_name(url: str) -> str:
+    return url.rpartition("/")[2]
+
+
+def files(urls: Sequence[str], cache: Path) -> dict[str, str]:
+    """The wheel that each file is in, by the file's path in site-packages."""
+    with ThreadPoolExecutor(16) as executor:
+        lists = list(executor.map(lambda url: _file_list(url, cache), urls))
+    return {path: file_name(url) for url, paths in zip(urls, lists) for path in paths if not path.endswith("/")}
+
+
+def survey(platform: str, cache: Path) -> Mapping[str, dict[str, str]]:
+    """The files of every release of the toolkit that has wheels for *platform*, oldest first."""
+
+    def one(version: str) -> list[str]:
+        without = WITHOUT_WHEEL.get(platform, []) if number(version) < MARKERS_SAY_SO else []
+        return resolve([f"cuda-toolkit[all]=={version}"], platform, without)
+
+    versions = [version for version in releases() if number(version) >= FIRST[platform]]
+    with ThreadPoolExecutor(4) as executor:
+        resolved = dict(zip(versions, executor.map(one, versions)))
+    files(sorted({url for urls in resolved.values() for url in urls}), cache)  # all at once, most are in several
+    return {version: files(urls, cache) for version, urls in resolved.items()}
+
+
+def fetch(url: str, cache: Path) -> Path:
+    """The wheel itself."""
+    wheel = cache / file_name(url)
+    if not wheel.exists():
+        part = wheel.with_suffix(f".{os.getpid()}")
+        with urllib.request.urlopen(url, timeout=60) as response, part.open("wb") as file:  # noqa: S310 an index's URL
+            while block := response.read(1 << 20):
+                file.write(block)
+        part.replace(wheel)
+    return wheel
+
+
+def _file_list(url: str, cache: Path) -> list[str]:
+    """The paths in a wheel: of the end of the archive as much as its central directory takes."""
+    kept = cache / f"{file_name(url)}.json"
+    if not kept.exists():
+        size = _TAIL
+        while True:
+            end = _end(url, size)
+            try:
+                with zipfile.ZipFile(io.BytesIO(end)) as archive:
+                    names = archive.namelist()
+                break
+            except (zipfile.BadZipFile, ValueError):  # the central directory begins before that
+                if len(end) < size:
+                    raise
+                size *= 8
+        part = kept.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps(names))
+        part.replace(kept)
+    paths: list[str] = json.loads(kept.read_text())
+    return paths
+
+
+def _end(url: str, size: int) -> bytes:
+    request = urllib.request.Request(url, headers={"Range": f"bytes=-{size}"})  # noqa: S310 an index's URL
+    for attempt in range(4):
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+                end: bytes = response.read()
+                return end
+        except OSError:
+            if attempt == 3:
+                raise
+            time.sleep(2**attempt)
+    raise AssertionError
