@@ -83,7 +83,17 @@ class VEnv:
         As copies if it is not: a test may change what it installed, and not uv's cache with it.
         """
         options = ["--offline", "--no-deps", "--link-mode", "copy"] if index is None else []
-        command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", self.python, *options]
+        command: list[Argument] = [
+            sys.executable,
+            "-m",
+            "uv",
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            self.python,
+            *options,
+        ]
         run([*command, *requirements], env={**os.environ, **(index or {})})
 
     def uninstall(self, *names: str) -> None:

@@ -27,16 +27,19 @@ PLATFORMS = {
 }
 FIRST = {
     "linux_x86_64": (11, 8),
-    # No wheels of CUDA 11.8 for it.
-    "linux_aarch64": (12, 0),
+    # Until 12.4.0 most ask for a wheel (cuBLAS, nvcc, nvJPEG) that does not exist for it.
+    "linux_aarch64": (12, 4, 1),
     # nvcc: of CUDA 11 and 12 there is nothing to activate on Windows.
     "win_amd64": (13, 0),
     # The first release with wheels for it; from 13.2.1 to 13.3.1 the markers of the extras leave nothing over.
     "win_arm64": (13, 4),
 }
 # The metapackage asks for these without a wheel for the platform: nvidia-cudla is for ARM only, nvidia-cuda-opencl for
-# all but that, which the markers say from 13.2.1 on (and in 13.0.3.0 and 13.1.2.0).
-WITHOUT_WHEEL = {"linux_x86_64": ["nvidia-cudla"], "linux_aarch64": ["nvidia-cuda-opencl"]}
+# all but that; the markers say so from 13.2.1 on.
+WITHOUT_WHEEL = {
+    "linux_x86_64": ["nvidia-cudla"],
+    "linux_aarch64": ["nvidia-cuda-opencl", "nvidia-cuda-opencl-cu12"],
+}
 MARKERS_SAY_SO = (13, 2, 1)
 
 _TAIL = 1 << 16

@@ -225,7 +225,7 @@ def test_every_target_whose_library_is_in_a_wheel_is_defined(
     }
     libraries = {
         match[1]
-        for path in full.site.glob("nvidia/cu13/lib/*")
+        for path in full.site.glob("nvidia/cu13/**/lib*")
         if (match := re.fullmatch(r"lib(.+?)\.(?:so(?:\..*)?|a)", path.name))
     }
     libraries |= {"cuda", "nvidia-ml"}  # the driver's, for whose headers there are stubs

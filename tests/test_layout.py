@@ -1,0 +1,325 @@
+"""The wheels of every toolkit release on every platform have the layout that the package expects.
+
+The survey reads only the lists of files of the wheels, and makes trees of empty files of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import layout
+import pytest
+from conftest import PRODUCTS, run
+
+from cuda_build_activate import _assemble, activate
+
+pytestmark = pytest.mark.network
+
+# Where a build looks in the root for what a wheel has below its directory (nvidia/cu13, nvidia/cublas, cutensor, ...):
+# in every place of the rows that match.
+PLACES = (
+    (r"bin/(.+)", r"bin/\1"),
+    (r"bin/(cicc)", r"nvvm/bin/\1"),  # 13.0.0 has it in bin, and its nvcc.profile says CICC_PATH = $(TOP)/nvvm/bin
+    (r"include/(.+)", r"include/\1"),
+    (r"include/(nvvm\.h)", r"nvvm/include/\1"),
+    (r"lib/([^/]+)", r"lib64/\1"),
+    (r"lib/([^/]+\.so)\.[\d.]+", r"lib64/\1"),
+    (r"lib/(libnvvm\.so)\.\d+", r"nvvm/lib64/\1"),
+    (r"(?:(?:cuda_)?cccl/)?lib/cmake/(.+)", r"lib64/cmake/\1"),
+    (r"nvvm/(.+)", r"nvvm/\1"),
+    (r"compute-sanitizer/(.+)", r"compute-sanitizer/\1"),
+)
+# What no build needs.
+NOT_NEEDED = (
+    r"((cuda_)?cccl/)?\.metadata/.+",  # how the wheel was made: nvidia-cuda-cccl 13.0 to 13.3
+    r"(cccl/)?LICENSE",  # nvidia-cuda-cccl 13.3, cutensor-cu13
+    r"share/skills/.+",  # instructions for coding agents: nvidia-nvshmem-cu13 3.8
+    r"(\w+/)?__init__\.py",  # the components of CUDA 11 and 12 are Python packages
+)
+# Of a toolkit with nvcc, besides.
+NEEDED = (
+    "bin/crt/link.stub",
+    "bin/cudafe++",
+    "bin/fatbinary",
+    "bin/nvcc",
+    "bin/nvcc.profile",
+    "bin/nvlink",
+    "bin/ptxas",
+    "include/cccl/cub/cub.cuh",
+    "include/cccl/cuda/std/array",
+    "include/cccl/thrust/version.h",
+    "include/crt/host_config.h",
+    "include/cuda.h",
+    "include/cuda_fp16.h",
+    "include/cuda_runtime.h",
+    "lib/libcudart.so",
+    "lib64/cmake/cccl/cccl-config.cmake",
+    "lib64/cmake/cub/cub-config.cmake",
+    "lib64/cmake/libcudacxx/libcudacxx-config.cmake",
+    "lib64/cmake/thrust/thrust-config.cmake",
+    "lib64/libcudadevrt.a",
+    "lib64/libcudart.so",
+    "lib64/libcudart_static.a",
+    "nvvm/bin/cicc",
+    "nvvm/lib64/libnvvm.so",
+    "nvvm/libdevice/libdevice.10.bc",
+    "targets/{target}/include/cuda_runtime.h",
+    "targets/{target}/lib/libcudart.so",
+    "version.txt",
+)
+# NVIDIA's wheels of 13.0.0 have it nowhere: nvcc 13.0.48 compiles and does not link, on every platform.
+NOT_IN_13_0_0 = "bin/crt/link.stub"
+# By the name of the directory below targets/.
+TARGETS = {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}
+
+# As above, on Windows, where the wheels' own directory is the root; {library} and {dll} are the machine's directories.
+WINDOWS_PLACES = (
+    r"bin/[^/]+\.(exe|profile)",
+    r"bin/crt/(pre)?link\.stub",
+    r"bin/{dll}/[^/]+\.dll",
+    r"include/.+",
+    r"lib/{library}/[^/]+\.lib",
+    r"((cuda_)?cccl/)?lib/cmake/.+",
+    r"nvvm/(bin|libdevice)/.+",
+)
+NOT_NEEDED_ON_WINDOWS = (
+    r"lib/Win32/OpenCL\.lib",  # CUDA has no 32-bit libraries otherwise
+    # Of the headers of nvidia-cuda-cccl 13.3.4.2.1 (13.4.1.0) for win_arm64, which are nowhere else.
+    r"cccl/include/.+",
+)
+NEEDED_ON_WINDOWS = (
+    "bin/cudafe++.exe",
+    "bin/fatbinary.exe",
+    "bin/nvcc.exe",
+    "bin/nvcc.profile",
+    "bin/ptxas.exe",
+    "bin/{dll}/cudart64_13.dll",
+    "include/crt/host_config.h",
+    "include/cuda_runtime.h",
+    "lib/{library}/cudadevrt.lib",
+    "lib/{library}/cudart.lib",
+    "lib/{library}/cudart_static.lib",
+    "nvvm/libdevice/libdevice.10.bc",
+)
+WINDOWS_DIRECTORIES = {
+    "win_amd64": {"dll": "x86_64", "library": "x64"},
+    "win_arm64": {"dll": "arm64", "library": "arm64"},
+}
+# The machine types in the headers of ELF (e_machine, which readelf translates) and PE files.
+PE_MACHINES = {"win_amd64": 0x8664, "win_arm64": 0xAA64}
+
+SMALL = ("nvcc", "nvvm", "crt", "cudart", "cccl")
+
+Survey = Mapping[str, Mapping[str, str]]
+
+
+@pytest.fixture(scope="session")
+def cache(pytestconfig: pytest.Config) -> Path:
+    """A directory for what never changes: the list of the files of a wheel, and the wheel."""
+    return Path(pytestconfig.cache.mkdir("wheel-layouts"))
+
+
+@pytest.fixture(scope="session")
+def linux(cache: Path) -> Mapping[str, Survey]:
+    """For each machine and each release, and the newest products, the files with the wheel that each is in."""
+    surveyed: dict[str, Survey] = {}
+    for machine in TARGETS:
+        platform = f"linux_{machine}"
+        products = layout.files(layout.resolve(PRODUCTS, platform), cache)
+        surveyed[machine] = {**layout.survey(platform, cache), "13, products": products}
+    return surveyed
+
+
+def make_empty(site: Path, files: Mapping[str, str]) -> Path:
+    """Make *site* as installing the wheels does, of empty files."""
+    for directory in {os.path.dirname(path) for path in files}:
+        (site / directory).mkdir(parents=True, exist_ok=True)
+    for path in files:
+        (site / path).touch()
+    return site
+
+
+def pretend_machine(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
+    """A mock, as the other machine is not to be had here."""
+    name = os.uname()
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result((*name[:4], machine)))
+
+
+def pretend_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mock, as Windows is not to be had here: all that the package asks about it."""
+    monkeypatch.setattr("cuda_build_activate._activate.WINDOWS", True)
+    monkeypatch.setattr("cuda_build_activate._activate.NVCC", "nvcc.exe")
+
+
+def split(path: str) -> tuple[str, str]:
+    """The directory in site-packages of the toolkit, component or product that a file belongs to, and the rest."""
+    depth = 2 if path.startswith("nvidia/") else 1
+    parts = path.split("/")
+    return "/".join(parts[:depth]), "/".join(parts[depth:])
+
+
+def is_metadata(path: str) -> bool:
+    return split(path)[0].endswith(".dist-info")
+
+
+def is_needed(path: str) -> bool:
+    return not is_metadata(path) and not any(re.fullmatch(pattern, split(path)[1]) for pattern in NOT_NEEDED)
+
+
+def places(path: str) -> list[str]:
+    """Where in the root a build looks for a file of a wheel."""
+    found = ((re.fullmatch(pattern, split(path)[1]), place) for pattern, place in PLACES)
+    return [match.expand(place) for match, place in found if match]
+
+
+def leads_to(link: str, site: Path, path: str, files: Mapping[str, str]) -> bool:
+    """Whether *link* is *path*, or the same file of another component of CUDA 11 or 12, or a newer version of it."""
+    if not os.path.exists(link):
+        return False
+    if os.path.samefile(link, site / path):
+        return True
+    other = os.path.relpath(os.path.realpath(link), os.path.realpath(site))
+    return other in files and set(places(path)) & set(places(other)) != set() and split(path)[0] != split(other)[0]
+
+
+@pytest.mark.parametrize("machine", TARGETS)
+def test_every_file_has_its_place_in_the_root(
+    linux: Mapping[str, Survey], machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_machine(monkeypatch, machine)
+    problems: list[str] = []
+    for release, files in linux[machine].items():
+        site = make_empty(tmp_path / "site-packages", files)
+        (site / "nvidia" / "cu13").mkdir(exist_ok=True) if "products" in release else None
+        activation = activate([site], {"PATH": "/nowhere"})
+        assert activation.root, f"{release}: {activation.reason}"
+        root = activation.root
+        moved: dict[tuple[str, str], str] = {}
+        for path, wheel in files.items():
+            if is_needed(path):
+                if not places(path):
+                    moved[wheel, os.path.dirname(path)] = os.path.basename(path)
+                problems += [
+                    f"{release}: {path} of {wheel} is not {place} of the root"
+                    for place in places(path)
+                    if not leads_to(f"{root}/{place}", site, path, files)
+                ]
+        problems += [
+            f"{release}: {wheel} has something in {directory} that has no place in the root, such as {name}"
+            for (wheel, directory), name in moved.items()
+        ]
+        if layout.number(release.partition(",")[0]) >= (13, 0):
+            problems += [
+                f"{release}: no {name} in the root"
+                for name in (needed.format(target=TARGETS[machine]) for needed in NEEDED)
+                if not os.path.exists(os.path.join(root, name)) and (release, name) != ("13.0.0", NOT_IN_13_0_0)
+                if "products" not in release
+            ]
+        shutil.rmtree(site)
+    assert not problems, "\n".join(problems)
+
+
+def test_every_row_is_for_something(linux: Mapping[str, Survey]) -> None:
+    wheels = {path: wheel for survey in linux.values() for files in survey.values() for path, wheel in files.items()}
+    rests = {split(path)[1] for path in wheels if not is_metadata(path)}
+    for place, where, start, _ in _assemble.LAYOUT:
+        assert any(rest.startswith(f"{where}/{start}") for rest in rests), (place, where, start)
+    for pattern in (*(pattern for pattern, _ in PLACES), *NOT_NEEDED):
+        assert any(re.fullmatch(pattern, rest) for rest in rests), pattern
+    directories = {split(path)[0] for path in wheels}
+    for component in _assemble.COMPONENTS:
+        assert component in directories, component
+    for product, seen_in in _assemble.PRODUCTS:
+        name = seen_in.split()[0].replace("-", "_")
+        assert [path for path, wheel in wheels.items() if wheel.startswith(f"{name}-") and split(path)[0] == product]
+
+
+def check_windows(site: Path, platform: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Activate *site* as on Windows and name what is wrong."""
+    pretend_windows(monkeypatch)
+    activation = activate([site], {"PATH": "before"})
+    toolkit = site / "nvidia" / "cu13"
+    assert activation.root == str(toolkit), activation.reason
+    *activated, before = activation.variables["PATH"].split(os.pathsep)
+    assert before == "before"
+    directories = WINDOWS_DIRECTORIES[platform]
+    problems = []
+    if activated != [str(toolkit / "bin"), str(toolkit / "bin" / directories["dll"])]:
+        problems.append(f"PATH is {activated}")
+    values = [*activated, *(value for name, value in activation.variables.items() if name != "PATH")]
+    problems += [f"{value} does not exist" for value in values if not os.path.exists(value)]
+    if activation.variables.get("CUDACXX") != str(toolkit / "bin" / "nvcc.exe"):
+        problems.append("CUDACXX is not nvcc")
+    needed = (name.format(**directories) for name in NEEDED_ON_WINDOWS)
+    return problems + [f"no {name}" for name in needed if not (toolkit / name).exists()]
+
+
+@pytest.mark.parametrize("platform", WINDOWS_DIRECTORIES)
+def test_windows(platform: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    problems: list[str] = []
+    known = [pattern.format(**WINDOWS_DIRECTORIES[platform]) for pattern in WINDOWS_PLACES]
+    for release, files in layout.survey(platform, cache).items():
+        site = make_empty(tmp_path / release, files)
+        problems += [f"{release}: {problem}" for problem in check_windows(site, platform, monkeypatch)]
+        moved: dict[tuple[str, str], str] = {}
+        for path, wheel in files.items():
+            if is_needed(path):
+                directory, rest = split(path)
+                patterns = (*known, *NOT_NEEDED_ON_WINDOWS)
+                if directory != "nvidia/cu13" or not any(re.fullmatch(pattern, rest) for pattern in patterns):
+                    moved[wheel, os.path.dirname(path)] = os.path.basename(path)
+        problems += [
+            f"{release}: {wheel} has something in {directory} that activation does not know, such as {name}"
+            for (wheel, directory), name in moved.items()
+        ]
+        shutil.rmtree(site)
+    assert not problems, "\n".join(problems)
+
+
+@pytest.fixture(scope="module", params=["linux_aarch64", "win_amd64", "win_arm64"])
+def unpacked(
+    request: pytest.FixtureRequest, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Path]]:
+    """A platform and its wheels of the newest release, unpacked."""
+    platform = request.param
+    site = tmp_path_factory.mktemp(platform)
+    for url in layout.resolve([f"cuda-toolkit[{','.join(SMALL)}]=={layout.releases()[-1]}"], platform):
+        with zipfile.ZipFile(layout.fetch(url, cache)) as wheel:
+            wheel.extractall(site)
+    yield platform, site
+    shutil.rmtree(site)
+
+
+def pe_machine(file: Path) -> int:
+    content = file.read_bytes()
+    header = int.from_bytes(content[0x3C:0x40], "little")
+    assert content[header : header + 4] == b"PE\0\0"
+    return int.from_bytes(content[header + 4 : header + 6], "little")
+
+
+def test_a_toolkit_of_another_platform(unpacked: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    platform, site = unpacked
+    if platform in PE_MACHINES:
+        assert check_windows(site, platform, monkeypatch) == []
+        directory = WINDOWS_DIRECTORIES[platform]["dll"]
+        for name in ("bin/nvcc.exe", "bin/ptxas.exe", f"bin/{directory}/cudart64_13.dll"):
+            assert pe_machine(site / "nvidia" / "cu13" / name) == PE_MACHINES[platform], name
+        return
+    pretend_machine(monkeypatch, "aarch64")
+    root = Path(activate([site], {}).root or "nothing was activated")
+    target = root / "targets" / "sbsa-linux"
+    assert list((root / "targets").iterdir()) == [target]
+    for place in ("include", "lib"):
+        of_the_wheels = {path.name for path in (site / "nvidia" / "cu13" / place).iterdir()}
+        assert of_the_wheels <= {path.name for path in (target / place).iterdir()}
+    for needed in NEEDED:
+        assert (root / needed.format(target=target.name)).exists(), needed
+    for name in ("bin/nvcc", "bin/ptxas", "nvvm/bin/cicc", "nvvm/lib64/libnvvm.so"):
+        assert "AArch64" in run(["readelf", "-h", root / name]), name
+    for name in ("lib/libcudart.so", "lib/stubs/libcuda.so"):
+        assert "AArch64" in run(["readelf", "-h", target / name]), name
