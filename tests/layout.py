@@ -79,12 +79,13 @@ def files(urls: Sequence[str], cache: Path) -> dict[str, str]:
     return {path: file_name(url) for url, paths in zip(urls, lists) for path in paths if not path.endswith("/")}
 
 
-def survey(platform: str, cache: Path) -> Mapping[str, dict[str, str]]:
-    """The files of every release of the toolkit that has wheels for *platform*, oldest first."""
+def survey(platform: str, cache: Path, products: Sequence[str] = ()) -> Mapping[str, dict[str, str]]:
+    """The files of every release of the toolkit on *platform*, oldest first; the newest's with those of *products*."""
 
     def one(version: str) -> list[str]:
         without = WITHOUT_WHEEL.get(platform, []) if number(version) < MARKERS_SAY_SO else []
-        return resolve([f"cuda-toolkit[all]=={version}"], platform, without)
+        beside = products if version == versions[-1] else ()
+        return resolve([f"cuda-toolkit[all]=={version}", *beside], platform, without)
 
     versions = [version for version in releases() if number(version) >= FIRST[platform]]
     with ThreadPoolExecutor(4) as executor:

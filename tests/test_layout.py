@@ -40,6 +40,7 @@ NOT_NEEDED = (
     r"(cccl/)?LICENSE",  # nvidia-cuda-cccl 13.3, cutensor-cu13
     r"share/skills/.+",  # instructions for coding agents: nvidia-nvshmem-cu13 3.8
     r"(\w+/)?__init__\.py",  # the components of CUDA 11 and 12 are Python packages
+    r"res/nvJitLink_linux\.def",  # nvidia-nvjitlink-cu12 12.0 and 12.1
 )
 # Of a toolkit with nvcc, besides.
 NEEDED = (
@@ -73,7 +74,7 @@ NEEDED = (
     "version.txt",
 )
 # NVIDIA's wheels of 13.0.0 have it nowhere: nvcc 13.0.48 compiles and does not link, on every platform.
-NOT_IN_13_0_0 = "bin/crt/link.stub"
+NOT_IN_13_0_0 = {"bin/crt/link.stub"}
 # By the name of the directory below targets/.
 TARGETS = {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}
 
@@ -86,11 +87,6 @@ WINDOWS_PLACES = (
     r"lib/{library}/[^/]+\.lib",
     r"((cuda_)?cccl/)?lib/cmake/.+",
     r"nvvm/(bin|libdevice)/.+",
-)
-NOT_NEEDED_ON_WINDOWS = (
-    r"lib/Win32/OpenCL\.lib",  # CUDA has no 32-bit libraries otherwise
-    # Of the headers of nvidia-cuda-cccl 13.3.4.2.1 (13.4.1.0) for win_arm64, which are nowhere else.
-    r"cccl/include/.+",
 )
 NEEDED_ON_WINDOWS = (
     "bin/cudafe++.exe",
@@ -110,6 +106,12 @@ WINDOWS_DIRECTORIES = {
     "win_amd64": {"dll": "x86_64", "library": "x64"},
     "win_arm64": {"dll": "arm64", "library": "arm64"},
 }
+# What no build needs, or can be given, on one platform.
+ONLY_ON = {
+    "win_amd64": [r"lib/Win32/OpenCL\.lib"],  # nothing else of CUDA is for 32 bits
+    # nvidia-cuda-cccl 13.3.4.2.1, that of 13.4.1.0, has its headers here and not in include, unlike all others.
+    "win_arm64": [r"cccl/include/.+"],
+}
 # The machine types in the headers of ELF (e_machine, which readelf translates) and PE files.
 PE_MACHINES = {"win_amd64": 0x8664, "win_arm64": 0xAA64}
 
@@ -126,21 +128,21 @@ def cache(pytestconfig: pytest.Config) -> Path:
 
 @pytest.fixture(scope="session")
 def linux(cache: Path) -> Mapping[str, Survey]:
-    """For each machine and each release, and the newest products, the files with the wheel that each is in."""
-    surveyed: dict[str, Survey] = {}
-    for machine in TARGETS:
-        platform = f"linux_{machine}"
-        products = layout.files(layout.resolve(PRODUCTS, platform), cache)
-        surveyed[machine] = {**layout.survey(platform, cache), "13, products": products}
-    return surveyed
+    """For each machine and each release, the newest with products, the files with the wheel that each is in."""
+    return {machine: layout.survey(f"linux_{machine}", cache, PRODUCTS) for machine in TARGETS}
+
+
+@pytest.fixture(scope="session")
+def windows(cache: Path) -> Mapping[str, Survey]:
+    return {platform: layout.survey(platform, cache) for platform in WINDOWS_DIRECTORIES}
 
 
 def make_empty(site: Path, files: Mapping[str, str]) -> Path:
     """Make *site* as installing the wheels does, of empty files."""
     for directory in {os.path.dirname(path) for path in files}:
-        (site / directory).mkdir(parents=True, exist_ok=True)
+        os.makedirs(site / directory, exist_ok=True)
     for path in files:
-        (site / path).touch()
+        os.close(os.open(site / path, os.O_CREAT))
     return site
 
 
@@ -163,12 +165,19 @@ def split(path: str) -> tuple[str, str]:
     return "/".join(parts[:depth]), "/".join(parts[depth:])
 
 
-def is_metadata(path: str) -> bool:
-    return split(path)[0].endswith(".dist-info")
-
-
 def is_needed(path: str) -> bool:
-    return not is_metadata(path) and not any(re.fullmatch(pattern, split(path)[1]) for pattern in NOT_NEEDED)
+    directory, rest = split(path)
+    if directory.endswith(".dist-info") or path == "nvidia/__init__.py":
+        return False
+    return not any(re.fullmatch(pattern, rest) for pattern in NOT_NEEDED)
+
+
+def described(moved: Mapping[tuple[str, str], str]) -> list[str]:
+    """What has no place, by wheel and directory, with one example each."""
+    return [
+        f"{wheel} has files in {where} for which no place is known, such as {name}"
+        for (wheel, where), name in moved.items()
+    ]
 
 
 def places(path: str) -> list[str]:
@@ -187,6 +196,25 @@ def leads_to(link: str, site: Path, path: str, files: Mapping[str, str]) -> bool
     return other in files and set(places(path)) & set(places(other)) != set() and split(path)[0] != split(other)[0]
 
 
+def check_linux(site: Path, files: Mapping[str, str]) -> list[str]:
+    """Activate *site* and name those of its *files* that a build would not find."""
+    activation = activate([site], {"PATH": "/nowhere"})
+    assert activation.root, activation.reason
+    problems: list[str] = []
+    moved: dict[tuple[str, str], str] = {}
+    for path, wheel in files.items():
+        if is_needed(path):
+            found = places(path)
+            if not found:
+                moved[wheel, os.path.dirname(path)] = os.path.basename(path)
+            problems += [
+                f"{path} of {wheel} is not {place} of the root"
+                for place in found
+                if not leads_to(os.path.join(activation.root, place), site, path, files)
+            ]
+    return problems + described(moved)
+
+
 @pytest.mark.parametrize("machine", TARGETS)
 def test_every_file_has_its_place_in_the_root(
     linux: Mapping[str, Survey], machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -194,49 +222,44 @@ def test_every_file_has_its_place_in_the_root(
     pretend_machine(monkeypatch, machine)
     problems: list[str] = []
     for release, files in linux[machine].items():
-        site = make_empty(tmp_path / "site-packages", files)
-        (site / "nvidia" / "cu13").mkdir(exist_ok=True) if "products" in release else None
-        activation = activate([site], {"PATH": "/nowhere"})
-        assert activation.root, f"{release}: {activation.reason}"
-        root = activation.root
-        moved: dict[tuple[str, str], str] = {}
-        for path, wheel in files.items():
-            if is_needed(path):
-                if not places(path):
-                    moved[wheel, os.path.dirname(path)] = os.path.basename(path)
-                problems += [
-                    f"{release}: {path} of {wheel} is not {place} of the root"
-                    for place in places(path)
-                    if not leads_to(f"{root}/{place}", site, path, files)
-                ]
-        problems += [
-            f"{release}: {wheel} has something in {directory} that has no place in the root, such as {name}"
-            for (wheel, directory), name in moved.items()
-        ]
-        if layout.number(release.partition(",")[0]) >= (13, 0):
-            problems += [
-                f"{release}: no {name} in the root"
-                for name in (needed.format(target=TARGETS[machine]) for needed in NEEDED)
-                if not os.path.exists(os.path.join(root, name)) and (release, name) != ("13.0.0", NOT_IN_13_0_0)
-                if "products" not in release
-            ]
+        site = make_empty(tmp_path / release, files)
+        problems += [f"{release}: {problem}" for problem in check_linux(site, files)]
+        if layout.number(release) >= (13,):
+            root = site / "cuda-build-activate" / "cu13"
+            needed = {name.format(target=TARGETS[machine]) for name in NEEDED}
+            if release == "13.0.0":
+                needed -= NOT_IN_13_0_0
+            problems += [f"{release}: no {name} in the root" for name in sorted(needed) if not (root / name).exists()]
         shutil.rmtree(site)
     assert not problems, "\n".join(problems)
 
 
-def test_every_row_is_for_something(linux: Mapping[str, Survey]) -> None:
-    wheels = {path: wheel for survey in linux.values() for files in survey.values() for path, wheel in files.items()}
-    rests = {split(path)[1] for path in wheels if not is_metadata(path)}
+def test_every_row_is_for_something(linux: Mapping[str, Survey], windows: Mapping[str, Survey]) -> None:
+    def wheels(surveys: Mapping[str, Survey]) -> dict[str, str]:
+        return {
+            path: wheel for survey in surveys.values() for files in survey.values() for path, wheel in files.items()
+        }
+
+    found = wheels(linux)
+    rests = {split(path)[1] for path in found}
     for place, where, start, _ in _assemble.LAYOUT:
         assert any(rest.startswith(f"{where}/{start}") for rest in rests), (place, where, start)
     for pattern in (*(pattern for pattern, _ in PLACES), *NOT_NEEDED):
         assert any(re.fullmatch(pattern, rest) for rest in rests), pattern
-    directories = {split(path)[0] for path in wheels}
+    directories = {split(path)[0] for path in found}
     for component in _assemble.COMPONENTS:
         assert component in directories, component
     for product, seen_in in _assemble.PRODUCTS:
         name = seen_in.split()[0].replace("-", "_")
-        assert [path for path, wheel in wheels.items() if wheel.startswith(f"{name}-") and split(path)[0] == product]
+        assert any(wheel.startswith(f"{name}-") and split(path)[0] == product for path, wheel in found.items()), product
+    for platform in windows:
+        rests = {split(path)[1] for files in windows[platform].values() for path in files}
+        for pattern in windows_places(platform):
+            assert any(re.fullmatch(pattern, rest) for rest in rests), (platform, pattern)
+
+
+def windows_places(platform: str) -> list[str]:
+    return [*(pattern.format(**WINDOWS_DIRECTORIES[platform]) for pattern in WINDOWS_PLACES), *ONLY_ON[platform]]
 
 
 def check_windows(site: Path, platform: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -260,23 +283,19 @@ def check_windows(site: Path, platform: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("platform", WINDOWS_DIRECTORIES)
-def test_windows(platform: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows(windows: Mapping[str, Survey], platform: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     problems: list[str] = []
-    known = [pattern.format(**WINDOWS_DIRECTORIES[platform]) for pattern in WINDOWS_PLACES]
-    for release, files in layout.survey(platform, cache).items():
+    known = windows_places(platform)
+    for release, files in windows[platform].items():
         site = make_empty(tmp_path / release, files)
         problems += [f"{release}: {problem}" for problem in check_windows(site, platform, monkeypatch)]
         moved: dict[tuple[str, str], str] = {}
         for path, wheel in files.items():
             if is_needed(path):
                 directory, rest = split(path)
-                patterns = (*known, *NOT_NEEDED_ON_WINDOWS)
-                if directory != "nvidia/cu13" or not any(re.fullmatch(pattern, rest) for pattern in patterns):
+                if directory != "nvidia/cu13" or not any(re.fullmatch(pattern, rest) for pattern in known):
                     moved[wheel, os.path.dirname(path)] = os.path.basename(path)
-        problems += [
-            f"{release}: {wheel} has something in {directory} that activation does not know, such as {name}"
-            for (wheel, directory), name in moved.items()
-        ]
+        problems += [f"{release}: {problem}" for problem in described(moved)]
         shutil.rmtree(site)
     assert not problems, "\n".join(problems)
 

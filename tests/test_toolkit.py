@@ -218,11 +218,11 @@ def test_every_target_whose_library_is_in_a_wheel_is_defined(
     printed = in_environment(full, hostile, [str(cmake), *trace, *tools, "-S", ".", "-B", "build"], tmp_path)
     defined = set(re.findall(r"^-- target CUDA::(\w+)=", printed, re.MULTILINE))
     calls = [json.loads(line) for line in (tmp_path / "trace.json").read_text().splitlines()]
-    sought = {
-        call["args"][0]: {call["args"][0], *(call["args"][2:3] if call["args"][1:2] == ["ALT"] else ())}
-        for call in calls
-        if call.get("cmd", "").lower() == "_cudatoolkit_find_and_add_import_lib"
-    }
+    sought = {}
+    for call in calls:
+        if call.get("cmd", "").lower() == "_cudatoolkit_find_and_add_import_lib":
+            target, *options = call["args"]
+            sought[target] = {target, *(options[1:2] if options[:1] in (["ALT"], ["ONLY_SEARCH_FOR"]) else ())}
     libraries = {
         match[1]
         for path in full.site.glob("nvidia/cu13/**/lib*")

@@ -7,13 +7,17 @@ unversioned linker names (`libcudart.so`), on `targets/` and on a version file, 
 import contextlib
 import json
 import os
-import shutil
 import time
-from collections.abc import Mapping
-from typing import Union
 
 from cuda_build_activate._activate import ABSENT, DIRECTORY, STAMP, Toolkit, bases, is_private, root_name
 from cuda_build_activate._stubs import driver_stubs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    # By place in the root: what it links to, the content of a file, or None for a directory of the root's own.
+    Content = dict[str, "str | bytes | None"]
 
 # What goes where. Of two files for one place the first row's wins, then the first `sys.path` entry's.
 LAYOUT = (
@@ -76,11 +80,8 @@ _NEVER = -2  # the time of no directory: what was read then is read again at the
 _PYTHON = ("__init__.py", "__pycache__")  # in the directories of CUDA 12's components
 _ABANDONED_S = 3600  # what a process left here that was killed while it made a root
 
-# By place in the root: what it links to, the content of a file, or None for a directory of the root's own.
-Content = dict[str, Union[str, bytes, None]]
 
-
-def assemble(toolkit: Toolkit, environ: Mapping[str, str]) -> Union[str, None]:
+def assemble(toolkit: Toolkit, environ: "Mapping[str, str]") -> "str | None":
     """Make *toolkit*'s root where that is possible first; return its path, or None if it is possible nowhere."""
     for base, private in bases(toolkit, environ):
         try:
@@ -96,7 +97,7 @@ def assemble(toolkit: Toolkit, environ: Mapping[str, str]) -> Union[str, None]:
     return None
 
 
-def plan(toolkit: Toolkit) -> Content:
+def plan(toolkit: Toolkit) -> "Content":
     """What *toolkit*'s root holds, with the stamp that `_activate.is_current` compares."""
     root = _Root(toolkit.entries)
     components = COMPONENTS if toolkit.major < 13 else (f"nvidia/cu{toolkit.major}",)
@@ -231,7 +232,7 @@ def minor_version(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
-def _toolkit_version(toolkit: Toolkit, installed: Mapping[str, str]) -> Union[str, None]:
+def _toolkit_version(toolkit: Toolkit, installed: "Mapping[str, str]") -> "str | None":
     """nvcc's version, or else the runtime's, or else what its header says."""
     suffix = f"_cu{toolkit.major}" if toolkit.major < 13 else ""
     for distribution in ("nvidia_cuda_nvcc", "nvidia_cuda_runtime"):
@@ -268,7 +269,7 @@ def _place(root: str, toolkit: Toolkit) -> str:
     return root
 
 
-def _write(tree: str, content: Content, entry: str) -> None:
+def _write(tree: str, content: "Content", entry: str) -> None:
     """Write *content* below *tree*, with relative links to what lies in *entry* if *tree* does so too."""
     prefix = os.path.join(entry, "")
     # An environment may be moved. From tree/bin three up is *entry*: out of bin, tree and our directory.
@@ -289,6 +290,8 @@ def _write(tree: str, content: Content, entry: str) -> None:
 
 def _discard(path: str) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
+        import shutil  # seldom needed
+
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):
