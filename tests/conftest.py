@@ -38,6 +38,7 @@ BUILD_TOOLS = (
     "cmake",
     "cmake==3.25.*",
     "ninja",
+    "meson",
     "numpy",
     "pytest",
     "pip",
