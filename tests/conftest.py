@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Union
@@ -170,7 +171,8 @@ def clean_environ() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from the sdist as a publisher builds it."""
-    directory = tmp_path_factory.mktemp("dist")
+    # A path that never was before: by its path uv takes a wheel out of its cache.
+    directory = Path(tempfile.mkdtemp(prefix="dist-", dir=tmp_path_factory.getbasetemp()))
     run([sys.executable, "-m", "build", "--no-isolation", "--outdir", directory, PROJECT])
     (built,) = directory.glob("*.whl")
     return built
