@@ -28,6 +28,7 @@ TOOLKITS = ("13.0.3.0", "13.1.2.0", "13.2.2", "13.3.1", NEWEST)
 OLDEST_OF_THE_EXTRA = "13.2.1"
 # The headers include some of CCCL, and of crt, which CUDA 12 has in the wheel of nvcc, without an nvcc.
 WITHOUT_NVCC = (
+    "cuda-toolkit[cccl,cublas,cudart,nvcc]==11.8.0",
     "cuda-toolkit[cccl,cublas,cudart,nvcc]==12.9.1",
     f"cuda-toolkit[cccl,cublas,cudart,crt]=={NEWEST}",
 )

@@ -108,6 +108,6 @@ def test_real_toolkits(
 
 def test_cuda_12_says_that_it_has_no_compiler(offline: dict[str, str], clean: dict[str, str], tmp_path: Path) -> None:
     venv = VEnv(tmp_path / "venv")
-    venv.install("cuda-build-activate", WITHOUT_NVCC[0], index=offline)
+    venv.install("cuda-build-activate", WITHOUT_NVCC[1], index=offline)
     seen = venv.start("from cuda_build_activate._doctor import findings; print(findings())", env=clean).stdout
     assert "the wheels of CUDA 12 contain headers and libraries, and no compiler" in seen

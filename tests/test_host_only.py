@@ -32,9 +32,16 @@ MODULE = """
 #include <pybind11/pybind11.h>
 
 PYBIND11_MODULE(demo, module) {
-    module.attr("compiled") = CUDART_VERSION;
-    module.def("loaded", [] { int version; cudaRuntimeGetVersion(&version); return version; });
-    module.def("cublas", [] { return cublasGetCudartVersion(); });
+    module.attr("cudart") = CUDART_VERSION;
+    module.attr("compiled") = CUBLAS_VER_MAJOR * 10000 + CUBLAS_VER_MINOR * 100 + CUBLAS_VER_PATCH;
+    module.def("loaded", [] {
+        int major, minor, patch;
+        cublasGetProperty(MAJOR_VERSION, &major);
+        cublasGetProperty(MINOR_VERSION, &minor);
+        cublasGetProperty(PATCH_LEVEL, &patch);
+        cudaGetLastError();
+        return major * 10000 + minor * 100 + patch;
+    });
 }
 """
 CMAKE = """
@@ -64,11 +71,13 @@ def test_an_extension_module(requirement: str, offline: dict[str, str], clean: d
     installed.install(wheel, requirement, index=offline)
     components = ("cu13", "cu13") if major == "13" else ("cuda_runtime", "cublas")
     cudart, cublas = (installed.site / "nvidia" / component / "lib" for component in components)
-    libraries = [cudart / f"libcudart.so.{major}", cublas / f"libcublasLt.so.{major}", cublas / f"libcublas.so.{major}"]
-    load = "; ".join(f"ctypes.CDLL({str(path)!r}, ctypes.RTLD_GLOBAL)" for path in libraries)
-    printed = run([installed.python, "-c", f"import ctypes; {load}; import demo; print(demo.compiled, demo.loaded())"])
-    number = "{}0{}0".format(*minor_version(version).split("."))
-    assert printed.split() == [number, number]
+    names = [(cudart, "libcudart"), (cublas, "libcublasLt"), (cublas, "libcublas")]
+    libraries = [str(path) for directory, name in names for path in directory.glob(f"{name}.so.*")]
+    load = "; ".join(f"ctypes.CDLL({path!r}, ctypes.RTLD_GLOBAL)" for path in libraries)
+    code = f"import ctypes; {load}; import demo; print(demo.cudart, demo.compiled, demo.loaded())"
+    cudart_version, compiled, loaded = run([installed.python, "-c", code]).split()
+    assert cudart_version == "{}0{}0".format(*minor_version(version).split("."))
+    assert compiled == loaded
 
 
 @pytest.mark.parametrize("requirement", WITHOUT_NVCC)

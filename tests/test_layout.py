@@ -73,6 +73,8 @@ NEEDED = (
     "targets/{target}/lib/libcudart.so",
     "version.txt",
 )
+# What is found from its own place finds the root from these, and so they must not be links to the wheels' directories.
+OWN = ("bin", "include", "lib64", "lib64/cmake/cccl", "lib64/cmake/libcudacxx", "nvvm/bin", "targets/{target}")
 # NVIDIA's wheels of 13.0.0 have it nowhere: nvcc 13.0.48 compiles and does not link, on every platform.
 NOT_IN_13_0_0 = {"bin/crt/link.stub"}
 # By the name of the directory below targets/.
@@ -230,6 +232,10 @@ def test_every_file_has_its_place_in_the_root(
             if release == "13.0.0":
                 needed -= NOT_IN_13_0_0
             problems += [f"{release}: no {name} in the root" for name in sorted(needed) if not (root / name).exists()]
+            own = [name.format(target=TARGETS[machine]) for name in OWN]
+            problems += [
+                f"{release}: {name} leads out" for name in own if (root / name).resolve() != root.resolve() / name
+            ]
         shutil.rmtree(site)
     assert not problems, "\n".join(problems)
 
