@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,8 +98,9 @@ def test_setuptools(offline: dict[str, str], hostile: dict[str, str], sources: P
 
 
 def test_cmake(full: VEnv, hostile: dict[str, str], sources: Path) -> None:
-    child(full, hostile, sources, "cmake", "-S", ".", "-B", "build")
-    child(full, hostile, sources, "cmake", "--build", "build")
+    cmake = str(Path(sys.executable).parent / "cmake")
+    child(full, hostile, sources, cmake, "-S", ".", "-B", "build")
+    child(full, hostile, sources, cmake, "--build", "build")
     check(sources / "build" / "cuda", "libcuda.so.1")
     check(sources / "build" / "nvml", "libnvidia-ml.so.1")
     # A directory of stubs in RUNPATH would keep a driver from being found.

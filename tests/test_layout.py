@@ -189,7 +189,7 @@ def places(path: str) -> list[str]:
 
 
 def leads_to(link: str, site: Path, path: str, files: Mapping[str, str]) -> bool:
-    """Whether *link* is *path*, or the same file of another component of CUDA 11 or 12, or a newer version of it."""
+    """Whether *link* leads to *path*, or to the same file of another component, as CUDA 11 and 12 have some twice."""
     if not os.path.exists(link):
         return False
     if os.path.samefile(link, site / path):

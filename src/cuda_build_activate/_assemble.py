@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 LAYOUT = (
     # in the root      in a wheel              names starting with   link by file, not by directory
     # CCCL's CMake packages look for the headers relative to themselves: linked file by file they find the root's;
-    # where they are installed they find none from 13.2 on.
-    ("lib64/cmake", "lib/cmake", "", True),  # nvidia-cuda-cccl 13.0
-    ("lib64/cmake", "cuda_cccl/lib/cmake", "", True),  # nvidia-cuda-cccl 13.2
-    ("lib64/cmake", "cccl/lib/cmake", "", True),  # nvidia-cuda-cccl 13.3
+    # where they are installed they find none from 13.2.75 on.
+    ("lib64/cmake", "lib/cmake", "", True),  # nvidia-cuda-cccl up to 13.2.27
+    ("lib64/cmake", "cuda_cccl/lib/cmake", "", True),  # nvidia-cuda-cccl 13.2.75 and 13.2.86
+    ("lib64/cmake", "cccl/lib/cmake", "", True),  # nvidia-cuda-cccl from 13.3 on
     # nvcc finds the toolkit from its own directory, and this from itself: bin must be a directory, not a link to one.
     ("bin", "bin", "", False),
     ("include", "include", "", False),
@@ -45,6 +45,7 @@ COMPONENTS = (
     "nvidia/cuda_nvcc",
     "nvidia/cuda_cccl",
     "nvidia/cuda_cupti",
+    "nvidia/cuda_cuxxfilt",
     "nvidia/cuda_nvrtc",
     "nvidia/cuda_opencl",
     "nvidia/cuda_profiler_api",
