@@ -115,9 +115,10 @@ def activate(
 
 
 def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activation:
-    """Decide what activating the toolkit on *paths* means for *environ*; changes neither.
+    """Decide what activating the toolkit on *paths* means for *environ*, and change nothing in that.
 
-    The only decision function: first match wins, and an empty variable counts as unset.
+    The only decision function: first match wins, and an empty variable counts as unset. Where it decides for a toolkit,
+    that toolkit's root is there when it returns: it may have made it.
     """
     switch = environ.get("CUDA_BUILD_ACTIVATE", "").lower()
     if switch in OFF:
