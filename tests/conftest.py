@@ -105,9 +105,13 @@ class VEnv:
     def start(
         self, code: str = "pass", *options: str, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
+        """Start an interpreter to run *code*."""
+        return self.python_(*options, "-c", code, env=env)
+
+    def python_(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Start an interpreter; the caller looks at everything that it did."""
-        command = [*self.prefix, str(self.python), *options, "-c", code]
-        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        command = [*self.prefix, str(self.python), *arguments]
+        return subprocess.run(command, env=env, capture_output=True, text=True, errors="surrogateescape", check=False)
 
     def environ(self, *options: str, env: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment variables that a process sees after a silent and successful interpreter start."""
@@ -127,11 +131,15 @@ def make_toolkit(site: Path, *, nvcc: bool = True, directory: str = "cu13") -> P
     files = {
         "bin/nvcc.profile": "TOP = $(_HERE_)/..\n",
         "bin/crt/link.stub": "",
+        "include/crt/host_config.h": "#if __GNUC__ > 99\n",
+        "include/crt/host_defines.h": "",
+        "include/cuda_runtime.h": "",
         "include/cuda_runtime_api.h": f"#define CUDART_VERSION  {directory[2:]}040\n",
         "include/cccl/thrust/version.h": "",
         "include/nvvm.h": "",
         "lib/libcudart.so.13": "",
         "lib/libcudart_static.a": "",
+        "lib/libcudadevrt.a": "",
         "lib/libnvvm.so.4": "",
         "nvvm/bin/cicc": "",
         "nvvm/libdevice/libdevice.10.bc": "",

@@ -2,88 +2,194 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import INCOMPLETE, MIXED, NEWEST, WITHOUT_NVCC, VEnv, make_toolkit
+from conftest import INCOMPLETE, MIXED, NEWEST, WITHOUT_NVCC, VEnv, make_toolkit, run, script
 
-from cuda_build_activate._doctor import findings
+from cuda_build_activate import _doctor
+
+FLAGS = "-m", "cuda_build_activate"
+
+# Each fault: what makes it, in the site directory of an environment whose toolkit has none; variables that are set
+# ({site} is that directory, {decoy} another toolkit); the interpreter's options; and the findings.
+Fault = tuple[str, dict[str, str], list[str], list[str]]
+FAULTS: dict[str, Fault] = {
+    "nothing": ("", {}, [], []),
+    "no toolkit": ("rm -r nvidia", {}, [], ["no-toolkit"]),
+    "another major version is asked for": ("", {"CUDA_BUILD_ACTIVATE": "12"}, [], ["no-toolkit"]),
+    "no nvcc": ("rm nvidia/cu13/bin/nvcc", {}, [], ["no-compiler"]),
+    "no nvcc, and another toolkit": (
+        "rm nvidia/cu13/bin/nvcc",
+        {"CUDA_HOME": "{decoy}"},
+        [],
+        ["not-displaced", "no-compiler"],
+    ),
+    "no nvcc, and no crt": (
+        "rm nvidia/cu13/bin/nvcc nvidia/cu13/include/crt/host_defines.h",
+        {},
+        [],
+        ["missing-components", "no-compiler"],
+    ),
+    "no nvvm": ("rm -r nvidia/cu13/nvvm", {}, [], ["missing-components"]),
+    "no crt": ("rm nvidia/cu13/include/crt/host_config.h", {}, [], ["missing-components"]),
+    "no runtime": ("rm nvidia/cu13/lib/libcudadevrt.a", {}, [], ["missing-components"]),
+    "13.0.0": ("rm nvidia/cu13/bin/crt/link.stub", {}, [], ["missing-link-stub"]),
+    "no CCCL": ("rm -r nvidia/cu13/include/cccl", {}, [], ["missing-cccl"]),
+    "mixed versions": (
+        "mkdir nvidia_cuda_nvcc-13.0.88.dist-info nvidia_nvvm-13.5.37.dist-info",
+        {},
+        [],
+        ["mixed-versions"],
+    ),
+    "a later patch version": ("mkdir nvidia_cuda_nvcc-13.0.88.dist-info nvidia_nvvm-13.0.90.dist-info", {}, [], []),
+    "switched off": ("", {"CUDA_BUILD_ACTIVATE": "off"}, [], ["switched-off"]),
+    "no switch": ("", {"CUDA_BUILD_ACTIVATE": "maybe"}, [], ["bad-switch"]),
+    "CUDACXX": ("", {"CUDACXX": "{decoy}/bin/nvcc"}, [], ["compiler-chosen"]),
+    "CUDA_HOME": ("", {"CUDA_HOME": "{decoy}", "CUDA_PATH": "{decoy}"}, [], []),  # overridden
+    "another nvcc on PATH": ("", {"PATH": "{decoy}/bin:/usr/bin:/bin"}, [], []),  # overridden
+    "CMAKE_PREFIX_PATH": ("", {"CMAKE_PREFIX_PATH": "/opt:{decoy}"}, [], ["other-toolkit"]),
+    "CPATH": ("", {"CPATH": "{decoy}/include"}, [], ["other-toolkit"]),
+    "NVCC_APPEND_FLAGS": ("", {"NVCC_APPEND_FLAGS": "-I/opt"}, [], ["nvcc-flags"]),
+    "INCLUDES": ("", {"INCLUDES": "-I/opt", "LIBRARIES": "-L/opt"}, [], ["nvcc-flags", "nvcc-flags"]),
+    "not writable": ("touch cuda-build-activate", {"XDG_CACHE_HOME": "/dev/null"}, [], ["root-not-writable"]),
+    "only the user's cache is writable": ("touch cuda-build-activate", {"XDG_CACHE_HOME": "{decoy}/cache"}, [], []),
+    "a damaged root": ("{python} -c pass; rm cuda-build-activate/cu13/lib64/libcudart.so", {}, [], ["root-damaged"]),
+    "a removed root": ("{python} -c pass; rm -r cuda-build-activate", {}, [], []),
+    "a dangling library": ("ln -sf nowhere nvidia/cu13/lib/libcudart.so.13", {}, [], ["root-damaged"]),
+    "no host compiler": ("", {"PATH": "/nowhere"}, [], ["no-host-compiler"]),
+    "NVCC_CCBIN": ("", {"NVCC_CCBIN": "nonesuch"}, [], ["no-host-compiler"]),
+    "a host compiler too new": (
+        "echo '#if __GNUC__ > 1' > nvidia/cu13/include/crt/host_config.h",
+        {},
+        [],
+        ["host-compiler-too-new"],
+    ),
+    "-S": ("", {"PYTHONPATH": "{site}"}, ["-S"], ["hook-not-processed"]),
+    "no .pth file": ("rm hatch_autorun_cuda_build_activate.pth", {}, [], ["hook-not-processed"]),
+    "no site directory": (
+        "mkdir {decoy}/plain; mv nvidia cuda_build_activate hatch_autorun_cuda_build_activate.pth {decoy}/plain",
+        {"PYTHONPATH": "{decoy}/plain"},
+        [],
+        ["hook-not-processed"],
+    ),
+    "two copies": ("cp -r cuda_build_activate {decoy}", {"PYTHONPATH": "{decoy}"}, [], ["shadowed"]),
+    "-I": ("", {"PYTHONPATH": "{decoy}"}, ["-I"], ["pythonpath-ignored"]),
+}
+ACTIVATED = {  # with what the parent, a build in the same environment, has changed
+    "nothing": ({}, []),
+    "another nvcc first on PATH": ({"PATH": "{decoy}/bin:{PATH}"}, ["other-nvcc"]),
+    "another CUDA_HOME": ({"CUDA_HOME": "{decoy}"}, ["other-root"]),
+}
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Path:
-    """A toolkit with all that is looked for."""
-    toolkit = make_toolkit(tmp_path / "site-packages")
-    for name in (
-        "include/crt/host_config.h",
-        "include/crt/host_defines.h",
-        "include/cuda_runtime.h",
-        "lib/libcudadevrt.a",
-    ):
-        (toolkit / name).parent.mkdir(exist_ok=True)
-        (toolkit / name).touch()
-    return tmp_path / "site-packages"
+def healthy(venv: VEnv, clean: dict[str, str]) -> VEnv:
+    make_toolkit(venv.site)
+    return venv
 
 
-def install(site: Path, **versions: str) -> None:
-    for name, version in versions.items():
-        (site / f"{name}-{version}.dist-info").mkdir()
+@pytest.fixture
+def decoy(hostile: dict[str, str]) -> str:
+    return hostile["CUDA_HOME"]
 
 
-def test_nothing_is_wrong(site: Path) -> None:
-    install(site, nvidia_cuda_nvcc="13.4.92", nvidia_nvvm="13.4.92", nvidia_nvjitlink="13.5.37")
-    assert findings({}, [str(site)]) == []
+def diagnose(venv: VEnv, environ: dict[str, str], *options: str) -> dict[str, Any]:
+    done = venv.python_(*options, *FLAGS, "doctor", "--json", env=environ)
+    assert done.stderr == ""
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert report["healthy"] == (not [found for found in report["findings"] if found["severity"] == "error"])
+    assert done.returncode == (0 if report["healthy"] else 1)
+    for found in report["findings"]:
+        assert list(found) == ["code", "severity", "seen", "why", "remedy"]
+        assert all(found.values())
+        assert found["severity"] in ("error", "warning")
+    return report
 
 
-def test_no_toolkit(tmp_path: Path) -> None:
-    (finding,) = findings({}, [str(tmp_path)])
-    assert finding.severity == "error"
-    assert "cuda-toolkit[nvcc,cudart,cccl]==13.*" in finding.remedy
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault(healthy: VEnv, clean: dict[str, str], decoy: str, fault: str) -> None:
+    commands, variables, options, codes = FAULTS[fault]
+    names = {"site": str(healthy.site), "decoy": decoy, "python": str(healthy.python)}
+    run(["sh", "-ec", commands.format(**names)], env=clean, cwd=healthy.site)
+    environ = {**clean, **{name: value.format(**names) for name, value in variables.items()}}
+    report = diagnose(healthy, environ, *options)
+    assert [found["code"] for found in report["findings"]] == codes
+    # The hook did what the doctor says that it did.
+    seen = healthy.environ(*options, env=environ)
+    if "hook-not-processed" in codes:
+        assert seen.get("CUDA_BUILD_ACTIVATE_ROOT") is None
+    else:
+        root = seen.get("CUDA_BUILD_ACTIVATE_ROOT")
+        assert report["reason"].startswith(
+            f"activated CUDA 13 with{'out' if 'no-compiler' in codes else ''} nvcc: {root}"
+            if root
+            else "nothing activated: "
+        )
 
 
-def test_switched_off(site: Path) -> None:
-    (finding,) = findings({"CUDA_BUILD_ACTIVATE": "0"}, [str(site)])
-    assert (finding.severity, "switched off" in finding.seen) == ("warning", True)
+@pytest.mark.parametrize("fault", ACTIVATED)
+def test_a_fault_in_an_activated_build(healthy: VEnv, clean: dict[str, str], decoy: str, fault: str) -> None:
+    variables, codes = ACTIVATED[fault]
+    environ = healthy.environ(env=clean)
+    environ |= {name: value.format(decoy=decoy, PATH=environ["PATH"]) for name, value in variables.items()}
+    assert [found["code"] for found in diagnose(healthy, environ)["findings"]] == codes
 
 
-@pytest.mark.parametrize(
-    ("missing", "wheel"),
-    [
-        ("nvvm/bin/cicc", "nvidia-nvvm"),
-        ("include/crt/host_config.h", "nvidia-cuda-crt"),
-        ("lib/libcudadevrt.a", "nvidia-cuda-runtime"),
-        ("bin/crt/link.stub", "13.0.3"),
-        ("include/cccl/thrust/version.h", "cuda-toolkit[cccl]==13.4.*"),
-    ],
-)
-def test_a_missing_component(site: Path, missing: str, wheel: str) -> None:
-    install(site, nvidia_cuda_nvcc="13.4.92")
-    path = site / "nvidia" / "cu13" / missing
-    path.unlink()
-    if "cccl" in missing:
-        path.parent.rmdir()
-        path.parent.parent.rmdir()
-    (finding,) = findings({}, [str(site)])
-    assert wheel in finding.remedy
+def test_a_path_that_no_list_can_hold(tmp_path: Path, wheel: Path, clean: dict[str, str]) -> None:
+    venv = VEnv(tmp_path / "a;b")
+    venv.install(wheel)
+    make_toolkit(venv.site)
+    assert [found["code"] for found in diagnose(venv, clean)["findings"]] == ["unusable-path"]
+    assert "CUDA_HOME" not in venv.environ(env=clean)
 
 
-def test_mixed_versions(site: Path) -> None:
-    install(site, nvidia_cuda_nvcc="13.0.88", nvidia_nvvm="13.5.37", nvidia_cuda_crt="13.0.88")
-    (finding,) = findings({}, [str(site)])
-    assert "nvidia-cuda-nvcc 13.0.88, nvidia-nvvm 13.5.37" in finding.seen
-    assert '"nvidia-nvvm==13.0.*"' in finding.remedy
-    assert "nvidia-cuda-crt" not in finding.remedy
+def test_every_finding_is_provoked() -> None:
+    """But for a hidden .pth file, which only macOS and Windows have."""
+    source = Path(_doctor.__file__).read_text()
+    codes = set(re.findall(r'Finding\(\s*"([\w-]+)"', source)) | {"switched-off", "bad-switch"}
+    provoked = {code for *_, found in FAULTS.values() for code in found} | {
+        code for _, found in ACTIVATED.values() for code in found
+    }
+    assert codes - provoked == {"unusable-path", "compile-failed", "not-compiled"}
 
 
-def test_no_compiler(site: Path) -> None:
-    (site / "nvidia" / "cu13" / "bin" / "nvcc").unlink()
-    (finding,) = findings({}, [str(site)])
-    assert "has no nvcc" in finding.seen
-    assert '"cuda-toolkit[nvcc]==13.*"' in finding.remedy
-    (site / "nvidia" / "cu13" / "include" / "crt" / "host_defines.h").unlink()
-    (finding, _) = findings({}, [str(site)])
-    assert finding.severity == "error"
-    assert '"cuda-toolkit[crt]==13.*"' in finding.remedy
+def test_remedies(healthy: VEnv, clean: dict[str, str]) -> None:
+    """What to add where is exact."""
+    run(
+        ["sh", "-ec", "mkdir nvidia_cuda_nvcc-13.4.92.dist-info; rm -r nvidia/cu13/nvvm nvidia/cu13/include/cccl"],
+        cwd=healthy.site,
+    )
+    said = healthy.python_(*FLAGS, "doctor", env=clean).stdout.splitlines()
+    assert said == [
+        f"activated CUDA 13 with nvcc: {healthy.root}",
+        "error: nvcc is there, and what it needs of nvidia-nvvm is not",
+        "  why: nvcc fails in the middle of a compilation",
+        '  do:  add "nvidia-nvvm==13.4.*"',
+        "warning: CCCL's headers are missing",
+        "  why: cuda_fp16.h, cublas_v2.h and others include them",
+        '  do:  add "cuda-toolkit[cccl]==13.4.*"',
+    ]
+
+
+def test_findings_of_other_paths(tmp_path: Path) -> None:
+    make_toolkit(tmp_path)
+    assert _doctor.findings({"PATH": "/usr/bin:/bin"}, [str(tmp_path)]) == []
+    assert [found.code for found in _doctor.findings({}, [])] == ["no-toolkit"]
+
+
+def test_compile_shows_what_the_compiler_said(healthy: VEnv, clean: dict[str, str]) -> None:
+    nvcc = script(healthy.site / "nvidia/cu13/bin/nvcc", "echo 'this nvcc: out of order'; exit 3")
+    assert nvcc.exists()
+    done = healthy.python_(*FLAGS, "doctor", "--compile", env=clean)
+    assert done.returncode == 1
+    assert "exited with 3:\nthis nvcc: out of order\n" in done.stdout
+    nvcc.unlink()
+    done = healthy.python_(*FLAGS, "doctor", "--compile", env=clean)
+    assert "error: there is no nvcc to try" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -91,7 +197,7 @@ def test_no_compiler(site: Path) -> None:
     [
         (MIXED, 1, "error: components of different CUDA versions: nvidia-cuda-nvcc 13.0.88"),
         (INCOMPLETE, 1, "error: nvcc is there, and what it needs of nvidia-nvvm, nvidia-cuda-crt is not"),
-        (NEWEST, 0, ""),
+        (NEWEST, 0, "nothing is wrong"),
     ],
 )
 def test_real_toolkits(
@@ -99,15 +205,20 @@ def test_real_toolkits(
 ) -> None:
     venv = VEnv(tmp_path / "venv")
     venv.install("cuda-build-activate", f"cuda-toolkit[nvcc,cudart,cccl]=={version}", index=offline)
-    code = "import runpy; runpy.run_module('cuda_build_activate', run_name='__main__')"
-    done = venv.start(code, env=clean)
+    done = venv.python_(*FLAGS, "doctor", env=clean)
     printed = done.stdout.splitlines()
     assert (done.returncode, done.stderr, printed[0]) == (status, "", f"activated CUDA 13 with nvcc: {venv.root}")
-    assert said in printed[1] if said else printed[1:] == []
+    assert printed[1].startswith(said)
 
 
 def test_cuda_12_says_that_it_has_no_compiler(offline: dict[str, str], clean: dict[str, str], tmp_path: Path) -> None:
     venv = VEnv(tmp_path / "venv")
     venv.install("cuda-build-activate", WITHOUT_NVCC[1], index=offline)
-    seen = venv.start("from cuda_build_activate._doctor import findings; print(findings())", env=clean).stdout
-    assert "the wheels of CUDA 12 contain headers and libraries, and no compiler" in seen
+    said = venv.python_(*FLAGS, "doctor", env=clean).stdout
+    assert "warning: the wheels of CUDA 12 contain headers and libraries, and no compiler" in said
+
+
+def test_compile_with_a_real_toolkit(full: VEnv, hostile: dict[str, str]) -> None:
+    done = full.python_(*FLAGS, "doctor", "--compile", "--json", env={**hostile, "CMAKE_PREFIX_PATH": ""})
+    report = json.loads(done.stdout)
+    assert (report["findings"], len(report["passed"])) == ([], 4)

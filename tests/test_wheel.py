@@ -11,7 +11,16 @@ import pytest
 from conftest import PROJECT
 
 STARTUP_FILES = ("hatch_autorun_cuda_build_activate.pth", "hatch_autorun_cuda_build_activate.start")
-MODULES = ("__init__.py", "__main__.py", "_activate.py", "_assemble.py", "_doctor.py", "_stubs.py", "py.typed")
+MODULES = (
+    "__init__.py",
+    "__main__.py",
+    "_activate.py",
+    "_assemble.py",
+    "_doctor.py",
+    "_shells.py",
+    "_stubs.py",
+    "py.typed",
+)
 
 
 def test_the_wheel_holds_exactly(wheel: Path) -> None:
@@ -21,7 +30,7 @@ def test_the_wheel_holds_exactly(wheel: Path) -> None:
         assert set(archive.namelist()) == {
             *(f"cuda_build_activate/{name}" for name in MODULES),
             *STARTUP_FILES,
-            *(f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "licenses/LICENSE")),
+            *(f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")),
         }
 
 

@@ -1,19 +1,239 @@
-"""``python -m cuda_build_activate``: what is activated in this environment, and what is wrong with it."""
+"""The command line: ``python -m cuda_build_activate``, or ``cuda-build-activate``."""
 
+import argparse
+import csv
+import json
 import os
+import shutil
 import sys
+from collections.abc import Sequence
+from typing import Any, Union
 
-from cuda_build_activate._activate import decide
-from cuda_build_activate._doctor import findings
+from cuda_build_activate import __version__
+from cuda_build_activate._activate import Activation, decide, find, requested_major
+from cuda_build_activate._assemble import versions
+from cuda_build_activate._doctor import Finding, findings, prove
+from cuda_build_activate._shells import SHELLS, undone
+
+DESCRIPTION = """\
+The CUDA toolkit that pip or uv installed into this Python environment, as the startup hook of cuda-build-activate sees
+it. All commands use the hook's own decision. Exit status: 0 all is well, 1 it is not (nothing is activated, an error
+was found), 2 the command line is wrong; run: that of its command."""
+EXAMPLES = """\
+examples:
+  cuda-build-activate doctor --compile        why does my build fail?
+  eval "$(cuda-build-activate env)"           this toolkit for the rest of this shell
+  cuda-build-activate env --shell github >> "$GITHUB_ENV"
+  cuda-build-activate run -- cmake -B build   this toolkit for one command
+"""
 
 
-def main() -> int:
-    """Print the decision and the findings; return 1 if one of them is an error."""
+def main(arguments: Union[Sequence[str], None] = None) -> int:
+    """Run the command line *arguments*, by default those of the process, and return the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.command(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cuda-build-activate",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"cuda-build-activate {__version__}")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(command=_info)
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+
+    info = commands.add_parser("info", help="what is activated, and why (the default)")
+    info.add_argument("--json", action="store_true", help="print one JSON object", default=argparse.SUPPRESS)
+    info.set_defaults(command=_info)
+
+    doctor = commands.add_parser("doctor", help="what is wrong, and what to do about it")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object", default=argparse.SUPPRESS)
+    doctor.add_argument("--compile", action="store_true", help="also compile, link and inspect small programs")
+    doctor.set_defaults(command=_doctor)
+
+    env = commands.add_parser("env", help="assignments for a shell to evaluate")
+    env.add_argument("--shell", choices=SHELLS, default="sh", help="for which shell (default: sh, and bash, zsh)")
+    env.add_argument("--unset", action="store_true", help="undo them: what was set before is not restored")
+    env.set_defaults(command=_env)
+
+    run = commands.add_parser("run", help="run a command in the activated environment", usage="%(prog)s [--] CMD ...")
+    run.add_argument("cmd", nargs=argparse.REMAINDER, metavar="CMD ...", help="the command and its arguments")
+    run.set_defaults(command=_run)
+
+    root = commands.add_parser("root", help="print the toolkit root, one line")
+    root.set_defaults(command=_root)
+    return parser
+
+
+def _info(options: argparse.Namespace) -> int:
+    activation = decide(os.environ, sys.path)
+    toolkit = find(sys.path, requested_major(os.environ)[0])
+    components = _components(toolkit.entries) if toolkit else []
+    if options.json:
+        described = {
+            "schema": 1,
+            "activated": activation.root is not None,
+            "rule": activation.rule,
+            "reason": activation.reason,
+            "root": activation.root,
+            "version": activation.version,
+            "major": toolkit.major if toolkit else None,
+            "nvcc": bool(toolkit and toolkit.nvcc),
+            "components": components,
+            "variables": activation.variables,
+        }
+        _write(json.dumps(described, indent=2) + "\n")
+    else:
+        lines = [f"{activation.reason} (rule {activation.rule})"]
+        if activation.version:
+            lines.append(f"version {activation.version}")
+        if components:
+            width = max(len(f"{component['name']} {component['version']}") for component in components)
+            lines.append("components:")
+            for component in components:
+                lines.append(
+                    f"  {component['name'] + ' ' + component['version']:{width}}  {_gives(component)}".rstrip()
+                )
+        if activation.variables:
+            lines.append("variables:")
+            lines += [f"  {name}={value}" for name, value in activation.variables.items()]
+        _write("\n".join(lines) + "\n")
+    return 0 if activation.root else 1
+
+
+def _components(entries: list[str]) -> list[dict[str, Any]]:
+    """The distributions of the toolkit and its products, with the programs and libraries among each one's files."""
+    found = []
+    for name, version in versions(entries).items():
+        programs, libraries, headers = set(), set(), 0
+        for entry in entries:
+            try:
+                record = os.path.join(entry, f"{name}-{version}.dist-info", "RECORD")
+                with open(record, encoding="utf-8", newline="") as file:
+                    files = [row[0] for row in csv.reader(file) if row]
+            except (OSError, ValueError, csv.Error):
+                continue
+            for path in files:
+                directory, _, base = path.rpartition("/")
+                if directory.endswith("/bin") and "." not in base:
+                    programs.add(base)
+                elif base.startswith("lib") and (".so" in base or base.endswith(".a")):
+                    libraries.add(base)
+                headers += "/include/" in path
+            break
+        kinds = {"programs": sorted(programs), "libraries": sorted(libraries), "headers": headers}
+        found.append({"name": name.replace("_", "-"), "version": version, **kinds})
+    return found
+
+
+def _gives(component: dict[str, Any]) -> str:
+    names = [*component["programs"], *component["libraries"]]
+    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    headers = f"{component['headers']} headers" if component["headers"] else ""
+    return ", ".join(part for part in (shown, headers) if part)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    activation = decide(os.environ, sys.path)
     found = findings()
-    print(decide(os.environ, sys.path).reason)
+    passed: list[str] = []
+    if options.compile:
+        for result in prove(activation, os.environ):
+            (found if isinstance(result, Finding) else passed).append(result)  # type: ignore[arg-type]  # by its type
+    errors = any(finding.severity == "error" for finding in found)
+    if options.json:
+        described = {
+            "schema": 1,
+            "healthy": not errors,
+            "rule": activation.rule,
+            "reason": activation.reason,
+            "findings": [finding._asdict() for finding in found],
+            "passed": passed,
+        }
+        _write(json.dumps(described, indent=2) + "\n")
+        return int(errors)
+    lines = [activation.reason]
     for finding in found:
-        print(f"{finding.severity}: {finding.seen}\n  {finding.remedy}")
-    return int(any(finding.severity == "error" for finding in found))
+        lines.append(f"{_coloured(finding.severity)}: {finding.seen}")
+        lines += [f"  why: {finding.why}", f"  do:  {finding.remedy}"]
+    lines += [f"passed: {line}" for line in passed]
+    _write("\n".join(lines if found or passed else [*lines, "nothing is wrong"]) + "\n")
+    return int(errors)
+
+
+def _coloured(severity: str) -> str:
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return severity
+    return f"\033[{'31' if severity == 'error' else '33'}m{severity}\033[0m"
+
+
+def _env(options: argparse.Namespace) -> int:
+    activation = _activated()
+    if activation is None or activation.root is None:
+        return 1
+    changes = undone(activation.variables, activation.root, os.environ) if options.unset else activation.variables
+    try:
+        _write(SHELLS[options.shell](changes))
+    except ValueError as error:
+        return _complain(str(error))
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    command = options.cmd[1:] if options.cmd[:1] == ["--"] else options.cmd
+    if not command:
+        return _complain("run: which command?", 2)
+    activation = _activated()
+    if activation is None:
+        return 1
+    environ = {**os.environ, **activation.variables}
+    path = shutil.which(command[0], path=environ["PATH"])
+    if path is None:
+        return _complain(f"run: {command[0]}: command not found", 127)
+    try:
+        if os.name == "nt":  # where exec returns to the shell at once
+            import subprocess
+
+            return subprocess.run([path, *command[1:]], env=environ, check=False).returncode
+        os.execve(path, command, environ)
+    except OSError as error:
+        return _complain(f"run: {command[0]}: {error.strerror}", 126)
+
+
+def _root(options: argparse.Namespace) -> int:
+    activation = _activated()
+    if activation is None:
+        return 1
+    _write(f"{activation.root}\n")
+    return 0
+
+
+def _activated() -> Union[Activation, None]:
+    activation = decide(os.environ, sys.path)
+    if activation.root is None:
+        _complain(activation.reason)
+        return None
+    return activation
+
+
+def _complain(text: str, status: int = 1) -> int:
+    sys.stderr.write(f"cuda-build-activate: {text}\n")
+    return status
+
+
+def _write(text: str) -> None:
+    """Print *text*, with paths as they are: not every one is text in the locale's encoding."""
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ NVCC = "nvcc.exe" if WINDOWS else "nvcc"
 OFF = ("0", "off", "false", "no")
 ON = ("", "1", "on", "true", "yes")
 
+started = False  # whether this interpreter processed a startup file
 _told = ""
 
 
@@ -44,14 +45,17 @@ class Toolkit:
 class Activation:
     """What `activate()` did.
 
-    root: the toolkit root that was activated, or None if nothing was.
-    reason: why, in words.
-    variables: every environment variable of the activation with its value; empty if nothing was activated.
+    rule: the rule that decided, 1 to 5 as in the README: 1 the switch, 2 CUDACXX, 3 a toolkit with nvcc, 4 one without,
+    5 none. reason: why, in words. root: the toolkit root that was activated, or None if nothing was. variables: every
+    environment variable of the activation with its value; empty if nothing was activated.
     """
 
-    __slots__ = ("reason", "root", "variables")
+    __slots__ = ("reason", "root", "rule", "variables")
 
-    def __init__(self, reason: str, root: "str | None" = None, variables: "dict[str, str] | None" = None) -> None:
+    def __init__(
+        self, rule: int, reason: str, root: "str | None" = None, variables: "dict[str, str] | None" = None
+    ) -> None:
+        self.rule = rule
         self.reason = reason
         self.root = root
         self.variables = variables or {}
@@ -76,7 +80,8 @@ def startup(sitedir: "str | None" = None) -> None:
 
     sitedir: the site directory whose `.pth` file is being processed; a `.start` file (PEP 829) has none to give.
     """
-    global _told
+    global _told, started
+    started = True
     try:
         paths = list(sys.path)
         if sitedir and sitedir not in paths:
@@ -120,31 +125,25 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
     The only decision function: first match wins, and an empty variable counts as unset. Where it decides for a toolkit,
     that toolkit's root is there when it returns: it may have made it.
     """
-    switch = environ.get("CUDA_BUILD_ACTIVATE", "").lower()
-    if switch in OFF:
-        return Activation("nothing activated: switched off by CUDA_BUILD_ACTIVATE")
-    if switch not in ON and not switch.isdecimal():
-        return Activation(
-            f"nothing activated: CUDA_BUILD_ACTIVATE={switch!r} is neither a switch nor a CUDA major version"
-        )
+    major, complaint = requested_major(environ)
+    if complaint:
+        return Activation(1, f"nothing activated: {complaint}")
     active = environ.get(MARKER, "")
     compiler = environ.get("CUDACXX")
     if compiler and not (active and compiler == os.path.join(active, "bin", NVCC)):
-        return Activation(f"nothing activated: CUDACXX chooses {compiler}")
-    toolkit = find(paths, None if switch in ON else int(switch))
+        return Activation(2, f"nothing activated: CUDACXX chooses {compiler}")
+    toolkit = find(paths, major)
     if toolkit is None:
-        return Activation("nothing activated: no CUDA toolkit in this environment")
-    if not toolkit.nvcc:
-        other = _other_toolkit(environ, active)
-        if other:
-            return Activation(
-                f"nothing activated: this environment's CUDA {toolkit.major} has no nvcc, and there is {other}"
-            )
+        return Activation(5, "nothing activated: no CUDA toolkit in this environment")
+    rule, name = (3, f"CUDA {toolkit.major} with nvcc") if toolkit.nvcc else (4, f"CUDA {toolkit.major} without nvcc")
+    other = "" if toolkit.nvcc else _other_toolkit(environ, active)
+    if other:
+        return Activation(rule, f"nothing activated: there is {name} in this environment, and {other}")
     root, note = _root(toolkit, environ)
     if not root:
-        return Activation(f"nothing activated: no root for this environment's CUDA {toolkit.major} could be written")
+        return Activation(rule, f"nothing activated: no toolkit root for {name} could be written")
     if os.pathsep in root or ";" in root:
-        return Activation(f"nothing activated: {root} cannot be an entry of PATH or of a CMake list")
+        return Activation(rule, f"nothing activated: {root} cannot be an entry of PATH or of a CMake list")
     variables = dict.fromkeys((MARKER, *ROOT_VARIABLES), root)
     variables["PATH"] = _prepend(environ.get("PATH") or os.defpath, _bin(root), _bin(active))
     variables["CMAKE_PREFIX_PATH"] = _prepend(environ.get("CMAKE_PREFIX_PATH", ""), [root], [active] if active else [])
@@ -152,8 +151,19 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
         variables["LIBRARY_PATH"] = _prepend(environ.get("LIBRARY_PATH", ""), _stubs(root), _stubs(active))
     if toolkit.nvcc:
         variables["CUDACXX"] = os.path.join(root, "bin", NVCC)
-    compilers = "with nvcc" if toolkit.nvcc else "without nvcc"
-    return Activation(f"activated CUDA {toolkit.major} {compilers}: {root}{note}", root, variables)
+    return Activation(rule, f"activated {name}: {root}{note}", root, variables)
+
+
+def requested_major(environ: "Mapping[str, str]") -> "tuple[int | None, str]":
+    """The CUDA major version that CUDA_BUILD_ACTIVATE asks for, if it does, and why nothing is to be activated."""
+    switch = environ.get("CUDA_BUILD_ACTIVATE", "").lower()
+    if switch in ON:
+        return None, ""
+    if switch in OFF:
+        return None, "switched off by CUDA_BUILD_ACTIVATE"
+    if switch.isdecimal():
+        return int(switch), ""
+    return None, f"CUDA_BUILD_ACTIVATE={switch!r} is neither a switch nor a CUDA major version"
 
 
 def find(paths: "Iterable[object]", major: "int | None" = None) -> "Toolkit | None":

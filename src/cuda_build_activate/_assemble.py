@@ -101,8 +101,7 @@ def assemble(toolkit: Toolkit, environ: "Mapping[str, str]") -> "str | None":
 def plan(toolkit: Toolkit) -> "Content":
     """What *toolkit*'s root holds, with the stamp that `_activate.is_current` compares."""
     root = _Root(toolkit.entries)
-    components = COMPONENTS if toolkit.major < 13 else (f"nvidia/cu{toolkit.major}",)
-    directories = (*components, *(product for product, _ in PRODUCTS))
+    directories = (*components(toolkit), *(product for product, _ in PRODUCTS))
     for place, where, start, by_file in LAYOUT:
         for directory in directories:
             for entry in toolkit.entries:
@@ -128,6 +127,11 @@ def plan(toolkit: Toolkit) -> "Content":
         root.content["version.json"] = json.dumps(described, indent=2).encode()
     root.content[STAMP] = root.stamp()
     return root.content
+
+
+def components(toolkit: Toolkit) -> tuple[str, ...]:
+    """The directories, relative to a `sys.path` entry, that *toolkit*'s components may lie in."""
+    return COMPONENTS if toolkit.major < 13 else (f"nvidia/cu{toolkit.major}",)
 
 
 class _Root:
