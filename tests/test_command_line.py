@@ -123,7 +123,7 @@ def test_info(activated: VEnv, clean: dict[str, str]) -> None:
         f"activated CUDA 13 with nvcc: {activated.root} (rule 3)",
         "version 13.4.92",
         "components:",
-        "  nvidia-cuda-nvcc 13.4.92  nvcc, libcudart.so.13, 1 headers",
+        "  nvidia-cuda-nvcc 13.4.92  nvcc, libcudart.so.13, 1 header",
     ]
     assert f"  CUDA_HOME={activated.root}" in done.stdout.splitlines()
     for arguments in (["--json"], ["info", "--json"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -158,6 +159,8 @@ def test_a_broken_component_never_breaks_a_start(venv: VEnv, clean: dict[str, st
             root = Path(environ.get("CUDA_HOME", ""))
             assert root.is_relative_to(venv.site) or root.is_relative_to(tmp_path / "cache") or environ == untouched
             assert changed(untouched, environ) in (set(), VARIABLES, VARIABLES - {"CUDACXX"})
+            report = json.loads(venv.python_("-m", "cuda_build_activate", "--json", env=clean).stdout)
+            assert report["root"] == environ.get("CUDA_HOME")
     finally:
         run(["chmod", "-R", "u+rwX", venv.site])
 

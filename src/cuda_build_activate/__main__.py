@@ -139,7 +139,8 @@ def _components(entries: list[str]) -> list[dict[str, Any]]:
 def _gives(component: dict[str, Any]) -> str:
     names = [*component["programs"], *component["libraries"]]
     shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-    headers = f"{component['headers']} headers" if component["headers"] else ""
+    count = component["headers"]
+    headers = f"{count} header{'' if count == 1 else 's'}" if count else ""
     return ", ".join(part for part in (shown, headers) if part)
 
 

@@ -260,20 +260,24 @@ def prove(activation: Activation, environ: Mapping[str, str]) -> Iterator[Union[
     if activation.rule != 3 or activation.root is None:
         yield Finding("not-compiled", "error", "there is no nvcc to try", activation.reason, "see the other findings")
         return
-    root, nvcc = activation.root, os.path.join(activation.root, "bin", NVCC)
-    steps = [("compiled and linked a kernel", "kernel.cu", ["-cudart", "static"])]
-    steps.append(("linked it with the shared runtime", "kernel.cu", ["-cudart", "shared"]))
-    if os.path.exists(os.path.join(root, "lib64", "libcublas.so")):
-        steps.append(("linked cuBLAS", "cublas.cu", ["-lcublas"]))
+    nvcc = os.path.join(activation.root, "bin", NVCC)
+    # What was done, the program, options, and what the file that comes of it holds then.
+    steps = [
+        (
+            "compiled and linked a kernel; its device code is in the program",
+            KERNEL,
+            ["-cudart", "static"],
+            b".nv_fatbin",
+        ),
+        ("linked the shared runtime", KERNEL, ["-cudart", "shared"], b"libcudart.so."),
+    ]
+    if os.path.exists(os.path.join(activation.root, "lib64", "libcublas.so")):
+        steps.append(("linked cuBLAS", CUBLAS, ["-lcublas"], b"libcublas.so."))
     with tempfile.TemporaryDirectory() as directory:
-        for name, content in (("kernel.cu", KERNEL), ("cublas.cu", CUBLAS)):
-            with open(os.path.join(directory, name), "w", encoding="utf-8") as file:
-                file.write(content)
-        commands = [(done, [nvcc, "-o", "program", source, *options]) for done, source, options in steps]
-        cuobjdump = os.path.join(root, "bin", "cuobjdump")
-        if os.path.exists(cuobjdump):
-            commands.insert(2, ("found its device code", [cuobjdump, "--list-elf", "program"]))
-        for done, command in commands:
+        for done, source, options, mark in steps:
+            with open(os.path.join(directory, "program.cu"), "w", encoding="utf-8") as file:
+                file.write(source)
+            command = [nvcc, "-o", "program", "program.cu", *options]
             ran = subprocess.run(
                 command,
                 cwd=directory,
@@ -284,8 +288,14 @@ def prove(activation: Activation, environ: Mapping[str, str]) -> Iterator[Union[
                 errors="replace",
                 check=False,
             )
-            if ran.returncode:
-                seen = f"{' '.join(command)} exited with {ran.returncode}:\n{ran.stdout.rstrip()}"
-                yield Finding("compile-failed", "error", seen, "so do builds", "see the other findings")
-                return
-            yield done
+            said = f"{' '.join(command)} exited with {ran.returncode}:\n{ran.stdout.rstrip()}"
+            if ran.returncode == 0:
+                with open(os.path.join(directory, "program"), "rb") as program:
+                    if mark in program.read():
+                        yield done
+                        continue
+                said = f"what {' '.join(command)} made has no {mark.decode()}"
+            yield Finding(
+                "compile-failed", "error", said, "builds in this environment fail so, too", "see what it says"
+            )
+            return
