@@ -62,6 +62,7 @@ FAULTS: dict[str, Fault] = {
     "a dangling library": ("ln -sf nowhere nvidia/cu13/lib/libcudart.so.13", {}, [], ["root-damaged"]),
     "no host compiler": ("", {"PATH": "/nowhere"}, [], ["no-host-compiler"]),
     "NVCC_CCBIN": ("", {"NVCC_CCBIN": "nonesuch"}, [], ["no-host-compiler"]),
+    "NVCC_CCBIN, a directory": ("", {"NVCC_CCBIN": "/usr/bin"}, [], []),
     "a host compiler too new": (
         "echo '#if __GNUC__ > 1' > nvidia/cu13/include/crt/host_config.h",
         {},

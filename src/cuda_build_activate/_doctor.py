@@ -200,9 +200,11 @@ def _holds_a_toolkit(directory: str) -> bool:
 
 
 def _host_compiler(environ: Mapping[str, str], root: str) -> Iterator[Finding]:
-    compiler = environ.get("NVCC_CCBIN") or "gcc"
     if _activate.WINDOWS:
         return
+    compiler = environ.get("NVCC_CCBIN") or "gcc"
+    if os.path.isdir(compiler):
+        compiler = os.path.join(compiler, "gcc")
     path = shutil.which(compiler, path=environ.get("PATH"))
     if path is None:
         why = "nvcc compiles host code with it"
