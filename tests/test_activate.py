@@ -96,7 +96,7 @@ def test_no_toolkit(site: Path) -> None:
     (site / "nvidia" / "cublas" / "lib").mkdir(parents=True)
     environ = {"CUDA_HOME": "/usr/local/cuda"}
     done = activate([site, site / "missing", "", "relative", "/dev/null"], environ)
-    assert (done.root, done.version, environ) == (None, None, {"CUDA_HOME": "/usr/local/cuda"})
+    assert (done.root, done.major, done.version, environ) == (None, None, None, {"CUDA_HOME": "/usr/local/cuda"})
     assert "no CUDA toolkit" in done.reason
     assert os.listdir(site) == ["nvidia"]
 
@@ -202,7 +202,8 @@ def test_a_path_that_no_list_can_hold(tmp_path: Path, separator: str) -> None:
 
 def test_version(site: Path) -> None:
     make_toolkit(site)
-    assert activate([site], {}).version == "13.4.0"
+    done = activate([site], {})
+    assert (done.rule, done.major, done.version) == (3, 13, "13.4.0")
 
 
 def test_search_path_and_environment_by_default(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:

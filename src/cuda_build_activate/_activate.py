@@ -46,18 +46,24 @@ class Activation:
     """What `activate()` did.
 
     rule: the rule that decided, 1 to 5 as in the README: 1 the switch, 2 CUDACXX, 3 a toolkit with nvcc, 4 one without,
-    5 none. reason: why, in words. root: the toolkit root that was activated, or None if nothing was. variables: every
-    environment variable of the activation with its value; empty if nothing was activated.
+    5 none. reason: why, in words. root: the toolkit root that was activated, and major: its CUDA's major version; None
+    if nothing was. variables: every environment variable of the activation with its value; empty if nothing was.
     """
 
-    __slots__ = ("reason", "root", "rule", "variables")
+    __slots__ = ("major", "reason", "root", "rule", "variables")
 
     def __init__(
-        self, rule: int, reason: str, root: "str | None" = None, variables: "dict[str, str] | None" = None
+        self,
+        rule: int,
+        reason: str,
+        root: "str | None" = None,
+        major: "int | None" = None,
+        variables: "dict[str, str] | None" = None,
     ) -> None:
         self.rule = rule
         self.reason = reason
         self.root = root
+        self.major = major
         self.variables = variables or {}
 
     def __repr__(self) -> str:
@@ -151,7 +157,7 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
         variables["LIBRARY_PATH"] = _prepend(environ.get("LIBRARY_PATH", ""), _stubs(root), _stubs(active))
     if toolkit.nvcc:
         variables["CUDACXX"] = os.path.join(root, "bin", NVCC)
-    return Activation(rule, f"activated {name}: {root}{note}", root, variables)
+    return Activation(rule, f"activated {name}: {root}{note}", root, toolkit.major, variables)
 
 
 def requested_major(environ: "Mapping[str, str]") -> "tuple[int | None, str]":
