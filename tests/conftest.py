@@ -48,6 +48,11 @@ BUILD_TOOLS = (
     "hatch-autorun",
     "setuptools",
     "pybind11",
+    "scikit-build",
+    "py-build-cmake",
+    "meson-python",
+    "Cython",
+    "nanobind",
 )
 
 

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import NEWEST, VEnv, minor_version, run
+from conftest import NEWEST, Argument, VEnv, minor_version, run
 
 KERNEL = (
     "#include <cuda_fp16.h>\n__global__ void kernel(__half *p) { *p = 1; }\nint main() { kernel<<<1, 1>>>(nullptr); }\n"
@@ -168,7 +168,7 @@ def test_an_editable_install_that_is_rebuilt_on_import(
     (project / "src" / "editdemo" / "__init__.py").touch()
     environ = {**hostile, **offline, "CUDAARCHS": "86", "PATH": f"{venv.path}/bin{os.pathsep}{hostile['PATH']}"}
     settings = ["-C", "editable.rebuild=true", "-C", f"build-dir={tmp_path}/build"]
-    install = [venv.python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", *settings, "-e", project]
+    install: list[Argument] = [venv.python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", *settings, "-e", project]
     run(install, env=environ)
     (library,) = tmp_path.glob("build/**/editdemo/libprobe.so")
     assert "before" in run(["nm", "-D", library])

@@ -1,0 +1,3 @@
+from cuda.demo._demo import runtime
+
+__all__ = ["runtime"]
