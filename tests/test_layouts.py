@@ -168,7 +168,17 @@ def test_an_editable_install_that_is_rebuilt_on_import(
     (project / "src" / "editdemo" / "__init__.py").touch()
     environ = {**hostile, **offline, "CUDAARCHS": "86", "PATH": f"{venv.path}/bin{os.pathsep}{hostile['PATH']}"}
     settings = ["-C", "editable.rebuild=true", "-C", f"build-dir={tmp_path}/build"]
-    install: list[Argument] = [venv.python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", *settings, "-e", project]
+    install: list[Argument] = [
+        venv.python,
+        "-m",
+        "pip",
+        "install",
+        "--no-build-isolation",
+        "--no-deps",
+        *settings,
+        "-e",
+        project,
+    ]
     run(install, env=environ)
     (library,) = tmp_path.glob("build/**/editdemo/libprobe.so")
     assert "before" in run(["nm", "-D", library])

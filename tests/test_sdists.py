@@ -1,0 +1,240 @@
+"""Source distributions of other projects, which do not list this package, built by the recipes for users of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from conftest import NEWEST, VEnv, minor_version, run
+
+pytestmark = pytest.mark.network
+
+UV = [sys.executable, "-m", "uv"]
+
+
+@dataclass(frozen=True)
+class Sdist:
+    """One that compiles in a few minutes, and what its build gets from the outside."""
+
+    name: str
+    version: str
+    components: str
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def pinned(self) -> str:
+        return f"{self.name}=={self.version}"
+
+    @property
+    def toolkit(self) -> str:
+        return f"cuda-toolkit[{self.components}]=={NEWEST}"
+
+
+PYCUDA = Sdist("pycuda", "2026.1", "nvcc,cudart,cccl,curand,profiler")
+# Without the variable it would build its OpenCL half too, which needs libOpenCL.
+PYVKFFT = Sdist("pyvkfft", "2025.1.1", "nvcc,cudart,cccl,nvrtc", {"VKFFT_BACKEND": "cuda"})
+# Its own default is the architecture of this machine's GPU, and a build for the CPU where CUDA is not found.
+CUVEC = Sdist(
+    "cuvec",
+    "6.0.1",
+    "nvcc,cudart,cccl",
+    {"CMAKE_ARGS": "-DCMAKE_CUDA_ARCHITECTURES=86 -DCUVEC_CUDA_OPTIONAL=OFF"},
+)
+SCS = Sdist("scs", "3.3.1", "nvcc,cudart,cccl,cublas,cusparse")
+
+
+@pytest.fixture
+def online(hostile: dict[str, str], offline: dict[str, str]) -> dict[str, str]:
+    """A hostile environment in which front ends also install from the index, as the sdists' own requirements need."""
+    environ = {
+        **{name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))},
+        **hostile,
+        **offline,
+        "CUDA_BUILD_ACTIVATE_VERBOSE": "1",
+    }
+    for name in ("PIP_NO_INDEX", "UV_NO_INDEX"):
+        del environ[name]
+    return environ
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> VEnv:
+    """The environment that the sdist is installed into, which has neither this package nor a toolkit."""
+    return VEnv(tmp_path / "installed")
+
+
+def tables(sdist: Sdist, wheel: Path, tmp_path: Path, prefix: str = "") -> str:
+    """What a user of uv configures."""
+    # The wheel itself, lest the index has a newer one; a value that is new, lest uv has what it built in its cache.
+    requires = [f"cuda-build-activate @ {wheel.as_uri()}", sdist.toolkit]
+    variables = ", ".join(f"{name} = {json.dumps(value)}" for name, value in sdist.variables.items())
+    return f"""
+[{prefix}extra-build-dependencies]
+{sdist.name} = {json.dumps(requires)}
+
+[{prefix}extra-build-variables]
+{sdist.name} = {{ {variables}{", " if variables else ""}BUILT_FOR = "{tmp_path}" }}
+"""
+
+
+def uv_pip_install(sdist: Sdist, installed: VEnv, *options: str) -> list[str]:
+    command = [*UV, "pip", "install", "--verbose", "--python", f"{installed.python}"]
+    return [*command, "--no-binary", sdist.name, *options, sdist.pinned]
+
+
+def pip_install(sdist: Sdist, installed: VEnv, *options: str) -> list[str]:
+    command = [f"{installed.python}", "-m", "pip", "install", "--verbose", "--no-cache-dir", "--no-deps"]
+    return [*command, "--no-binary", sdist.name, *options, sdist.pinned]
+
+
+def activated(log: str) -> set[str]:
+    assert "the decoy was called" not in log
+    return set(re.findall(r"activated CUDA 13 with nvcc: (.*)", log))
+
+
+def built_in_isolation(log: str, cache: str) -> None:
+    roots = activated(log)
+    assert roots
+    for root in roots:
+        assert root.startswith(f"{cache}{os.sep}builds-v"), "not the toolkit of an isolated build"
+        assert not Path(root).exists(), "the root outlived its build environment"
+
+
+def module(installed: VEnv, pattern: str) -> Path:
+    (found,) = installed.site.glob(pattern)
+    return found
+
+
+def needed(library: Path) -> set[str]:
+    return set(re.findall(r"NEEDED.*\[(.*)\]", run(["readelf", "-d", library])))
+
+
+def assert_device_code(library: Path, full: VEnv, *architectures: str) -> None:
+    cuobjdump = full.site / "nvidia" / "cu13" / "bin" / "cuobjdump"
+    assert set(re.findall(r"\.(sm_\d+)\.cubin", run([cuobjdump, "--list-elf", library]))) == set(architectures)
+    assert f"Cuda compilation tools, release {minor_version(NEWEST)}" in run([cuobjdump, "--dump-elf", library])
+
+
+@pytest.fixture
+def runtime(clean: dict[str, str], full: VEnv, tmp_path: Path) -> dict[str, str]:
+    """An environment for programs, with the toolkit's libraries, and its stub in the place of the driver."""
+    run([full.python, "-c", ""], env=clean)
+    driver = tmp_path / "driver"
+    driver.mkdir()
+    (driver / "libcuda.so.1").symlink_to(full.root / "lib64" / "stubs" / "libcuda.so")
+    return {**clean, "LD_LIBRARY_PATH": f"{driver}{os.pathsep}{full.site / 'nvidia' / 'cu13' / 'lib'}"}
+
+
+def version_number(version: str) -> int:
+    major, minor = minor_version(version).split(".")
+    return int(major) * 1000 + int(minor) * 10
+
+
+def check_pyvkfft(installed: VEnv, full: VEnv, runtime: dict[str, str]) -> None:
+    library = module(installed, "pyvkfft/_vkfft_cuda.*.so")
+    assert {"libcuda.so.1", "libnvrtc.so.13"} <= needed(library)
+    assert_device_code(library, full, "sm_75")
+    code = f"import ctypes; print(ctypes.CDLL({str(library)!r}).cuda_compile_version())"
+    assert run([installed.python, "-c", code], env=runtime).split() == [f"{version_number(NEWEST)}"]
+
+
+def test_uv_pip_install_of_pycuda(
+    wheel: Path, online: dict[str, str], installed: VEnv, runtime: dict[str, str], tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "pyproject.toml").write_text(tables(PYCUDA, wheel, tmp_path, "tool.uv."))
+    log = run([*uv_pip_install(PYCUDA, installed), "numpy"], env=online, cwd=project)
+    built_in_isolation(log, online["UV_CACHE_DIR"])
+    assert {"libcuda.so.1", "libcurand.so.10"} <= needed(module(installed, "pycuda/_driver.*.so"))
+    code = "import pycuda.driver, pycuda.curandom; print(*pycuda.driver.get_version())"
+    assert run([installed.python, "-c", code], env=runtime).split()[:2] == minor_version(NEWEST).split(".")
+
+
+def test_uv_pip_install_of_pyvkfft_with_a_configuration_file(
+    wheel: Path, online: dict[str, str], installed: VEnv, full: VEnv, runtime: dict[str, str], tmp_path: Path
+) -> None:
+    configuration = tmp_path / "configuration.toml"
+    configuration.write_text(tables(PYVKFFT, wheel, tmp_path))
+    command = uv_pip_install(PYVKFFT, installed, "--no-deps", "--config-file", f"{configuration}")
+    log = run(command, env=online, cwd=tmp_path)
+    built_in_isolation(log, online["UV_CACHE_DIR"])
+    check_pyvkfft(installed, full, runtime)
+
+
+def test_uv_sync_of_cuvec(
+    wheel: Path, online: dict[str, str], full: VEnv, installed: VEnv, clean: dict[str, str], tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "pyproject.toml").write_text(
+        f"""
+[project]
+name = "demo"
+version = "1"
+requires-python = "=={sys.version_info[0]}.{sys.version_info[1]}.*"
+dependencies = ["{CUVEC.pinned}"]
+
+[tool.uv]
+no-binary-package = ["{CUVEC.name}"]
+environments = ["sys_platform == 'linux' and platform_machine == 'x86_64'"]
+{tables(CUVEC, wheel, tmp_path, "tool.uv.")}
+"""
+    )
+    environ = {**online, "UV_PROJECT_ENVIRONMENT": f"{installed.path}"}
+    log = run([*UV, "sync", "--verbose", "--python", f"{installed.python}"], env=environ, cwd=project)
+    built_in_isolation(log, online["UV_CACHE_DIR"])
+    for name in ("cuvec_cpython", "cuvec_pybind11", "example_cpython"):
+        assert_device_code(module(installed, f"cuvec/{name}.*.so"), full, "sm_86")
+    run([installed.python, "-c", "import cuvec.cuvec_cpython, cuvec.cuvec_pybind11, cuvec.cuvec_swig"], env=clean)
+
+
+# An isolated build inherits the variables of a pip that was started where the toolkit is.
+@pytest.mark.parametrize("options", [(), ("--no-build-isolation",)], ids=["isolated", "not isolated"])
+def test_pip_install_of_pyvkfft(
+    options: tuple[str, ...],
+    wheel: Path,
+    online: dict[str, str],
+    installed: VEnv,
+    full: VEnv,
+    runtime: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    installed.install(wheel, PYVKFFT.toolkit, "pip", "setuptools", index=online)
+    command = pip_install(PYVKFFT, installed, *options)
+    log = run(command, env={**online, **PYVKFFT.variables}, cwd=tmp_path)
+    assert activated(log) == {f"{installed.root}"}
+    check_pyvkfft(installed, full, runtime)
+
+
+def test_pip_install_of_scs_without_isolation(
+    wheel: Path, online: dict[str, str], installed: VEnv, runtime: dict[str, str], tmp_path: Path
+) -> None:
+    installed.install(wheel, SCS.toolkit, "pip", "meson-python", "ninja", "numpy", index=online)
+    # It requires a BLAS to be found, and without LAPACK calls nothing of it.
+    blas = tmp_path / "blas"
+    blas.mkdir()
+    run(["gcc", "-shared", "-x", "c", os.devnull, "-o", blas / "libopenblas.so"])
+    # Meson's find_library asks the C compiler where libraries are, and a toolkit's directory is none of its own.
+    root = run(
+        [installed.path / "bin" / "cuda-build-activate", "root"], env={**online, "CUDA_BUILD_ACTIVATE_VERBOSE": ""}
+    ).strip()
+    environ = {
+        **online,
+        "PATH": f"{installed.path / 'bin'}{os.pathsep}{online['PATH']}",
+        "LIBRARY_PATH": f"{root}/lib64{os.pathsep}{blas}",
+    }
+    options = [f"-Csetup-args=-D{option}" for option in ("use_gpu=true", "int32=true", "use_lapack=false")]
+    log = run(pip_install(SCS, installed, "--no-build-isolation", *options), env=environ, cwd=tmp_path)
+    assert activated(log) == {f"{installed.root}"}
+    assert f"Run-time dependency CUDA (modules: cudart_static) for c found: YES {minor_version(NEWEST)}" in log
+    library = module(installed, "scs/_scs_gpu.*.so")
+    assert {"libcublas.so.13", "libcusparse.so.12"} <= needed(library)
+    # Not by way of the package, which imports SciPy.
+    code = f"import sys; sys.path.insert(0, {str(library.parent)!r}); import _scs_gpu; print(_scs_gpu.version())"
+    assert run([installed.python, "-c", code], env=runtime).split() == [SCS.version]
