@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,8 +150,15 @@ def test_a_path_that_no_list_can_hold(tmp_path: Path, wheel: Path, clean: dict[s
     assert "CUDA_HOME" not in venv.environ(env=clean)
 
 
+@pytest.mark.parametrize(("field", "flag"), [("st_flags", stat.UF_HIDDEN), ("st_file_attributes", 2)])
+def test_a_hidden_pth_file(field: str, flag: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mock: only macOS and Windows have such files."""
+    assert not _doctor._is_hidden(str(tmp_path))
+    monkeypatch.setattr(_doctor.os, "lstat", lambda _: SimpleNamespace(**{field: flag}))
+    assert _doctor._is_hidden(str(tmp_path))
+
+
 def test_every_finding_is_provoked() -> None:
-    """But for a hidden .pth file, which only macOS and Windows have."""
     source = Path(_doctor.__file__).read_text()
     codes = set(re.findall(r'Finding\(\s*"([\w-]+)"', source)) | {"switched-off", "bad-switch"}
     provoked = {code for *_, found in FAULTS.values() for code in found} | {
