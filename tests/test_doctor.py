@@ -154,8 +154,9 @@ def test_a_path_that_no_list_can_hold(tmp_path: Path, wheel: Path, clean: dict[s
 def test_a_hidden_pth_file(field: str, flag: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mock: only macOS and Windows have such files."""
     assert not _doctor._is_hidden(str(tmp_path))
-    monkeypatch.setattr(_doctor.os, "lstat", lambda _: SimpleNamespace(**{field: flag}))
-    assert _doctor._is_hidden(str(tmp_path))
+    with monkeypatch.context() as mock:
+        mock.setattr("os.lstat", lambda _: SimpleNamespace(**{field: flag}))
+        assert _doctor._is_hidden(str(tmp_path))
 
 
 def test_every_finding_is_provoked() -> None:
