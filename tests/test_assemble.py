@@ -12,7 +12,7 @@ import pytest
 from conftest import make_toolkit, run
 
 from cuda_build_activate import _assemble, activate
-from cuda_build_activate._activate import find
+from cuda_build_activate._activate import Toolkit, find
 
 
 @pytest.fixture
@@ -170,6 +170,7 @@ def cut_off_the_copy(site: Path) -> None:
 )
 def test_made_again_when_the_components_change(site: Path, change: Callable[[Path], None]) -> None:
     root = root_of(site)
+    made = os.readlink(root)
     change(site)
     root_of(site)
     toolkit = find([str(site)])
@@ -181,7 +182,8 @@ def test_made_again_when_the_components_change(site: Path, change: Callable[[Pat
         for name in (*directories, *names)
     }
     assert held == set(expected)
-    assert [entry for entry in os.listdir(root.parent) if entry != "cu13"] == [os.readlink(root)]
+    # What was replaced may still be in use; what was in the way is not.
+    assert {entry for entry in os.listdir(root.parent) if entry != "cu13"} - {made} == {os.readlink(root)}
 
 
 @pytest.mark.parametrize("damage", ["file", "dangling link", "link loop", "empty directory", "no stamp"])
@@ -199,6 +201,43 @@ def test_a_damaged_root_is_repaired(site: Path, damage: str) -> None:
             root.symlink_to("nowhere" if damage == "dangling link" else "cu13")
     assert root_of(site) == root
     assert (root / "bin" / "nvcc").exists()
+
+
+def test_what_was_replaced_is_removed_by_the_next(site: Path) -> None:
+    root = root_of(site)
+    trees = []
+    for _ in range(3):
+        trees.append(root.resolve())
+        os.utime(root, (0, 0))  # long ago
+        os.utime(site / "nvidia" / "cu13" / "lib", ns=(10**18, 10**18 + len(trees)))
+        assert root_of(site).resolve() not in trees
+    assert [tree.exists() for tree in trees] == [False, False, True]
+
+
+def test_another_process_was_faster(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has put in place stays: builds may use it already."""
+    faster = []
+
+    def plan(toolkit: Toolkit) -> _assemble.Content:
+        monkeypatch.undo()
+        faster.append(root_of(site).resolve())
+        return _assemble.plan(toolkit)
+
+    monkeypatch.setattr(_assemble, "plan", plan)
+    assert [root_of(site).resolve()] == faster
+    assert set(os.listdir(site / "cuda-build-activate")) == {"cu13", faster[0].name}
+
+
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_modes(site: Path, umask: int) -> None:
+    """Whatever the umask: others never write."""
+    before = os.umask(umask)
+    try:
+        root = root_of(site)
+    finally:
+        os.umask(before)
+    modes = {path.lstat().st_mode & 0o777 & ~0o111 for path in [root.resolve(), *root.rglob("*")] if not path.is_symlink()}
+    assert modes == {0o644 & ~umask}
 
 
 def test_what_was_abandoned_is_removed_and_what_is_in_the_making_is_not(site: Path) -> None:
@@ -273,7 +312,7 @@ def test_a_private_directory_that_is_not_private_is_refused(closed: Path, tmp_pa
 def test_where_nothing_is_writable_the_wheels_are_used_as_they_are(closed: Path, cache: dict[str, str]) -> None:
     done = activate([closed], cache)
     assert done.root == str(closed / "nvidia" / "cu13") == cache["CUDA_HOME"]
-    assert "no toolkit root could be written" in done.reason
+    assert "no toolkit root could be made" in done.reason
 
 
 def test_a_link_in_place_of_our_directory_is_not_followed(site: Path, tmp_path: Path) -> None:

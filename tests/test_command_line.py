@@ -17,7 +17,9 @@ from conftest import VEnv, make_toolkit, run, script
 from cuda_build_activate._shells import SHELLS
 
 COMMAND = "-m", "cuda_build_activate"
-ODD = "a b'c\"d$HOME `e` \\f %PATH% &g *é\u2019"
+# All that shells give a meaning to: what a toolkit's path can have of it, and what another directory in PATH can.
+ODD = "a b'c %PATH% &g *é\u2019"
+ODDER = "d\"$HOME `e` \\f"
 
 # Each shell with its language, and how it evaluates what the command in the variable COMMAND prints.
 EVALUATE = {
@@ -35,8 +37,9 @@ def activated(venv: VEnv) -> VEnv:
 
 
 @pytest.fixture
-def odd(tmp_path: Path, wheel: Path) -> VEnv:
-    """An environment whose path has all that shells give a meaning to."""
+def odd(tmp_path: Path, wheel: Path, clean: dict[str, str]) -> VEnv:
+    """An environment that makes shells stumble."""
+    clean["PATH"] += f"{os.pathsep}/opt/{ODDER}"
     made = VEnv(tmp_path / ODD / "venv")
     made.install(wheel)
     make_toolkit(made.site)

@@ -59,6 +59,26 @@ FAULTS: dict[str, Fault] = {
     "INCLUDES": ("", {"INCLUDES": "-I/opt", "LIBRARIES": "-L/opt"}, [], ["nvcc-flags", "nvcc-flags"]),
     "not writable": ("touch cuda-build-activate", {"XDG_CACHE_HOME": "/dev/null"}, [], ["root-not-writable"]),
     "only the user's cache is writable": ("touch cuda-build-activate", {"XDG_CACHE_HOME": "{decoy}/cache"}, [], []),
+    "not writable, and no nvcc": (
+        "touch cuda-build-activate; rm nvidia/cu13/bin/nvcc",
+        {"XDG_CACHE_HOME": "/dev/null"},
+        [],
+        ["root-not-writable", "no-compiler"],
+    ),
+    "not writable, but for others": (
+        "touch cuda-build-activate; chmod o+w nvidia/cu13/bin",
+        {"XDG_CACHE_HOME": "/dev/null"},
+        [],
+        ["open-to-others"],
+    ),
+    "unreadable since": (
+        "{python} -c pass; cd nvidia/cu13/lib; touch -r . {decoy}; rm libcudart.so.13; "
+        "ln -s libcudart.so.13 libcudart.so.13; touch -r {decoy} .",
+        {},
+        [],
+        ["root-damaged"],
+    ),
+    "PATH at its limit": ("", {"PATH": f"/usr/bin:/{'x' * 32_000}"}, [], ["too-long"]),
     "a damaged root": ("{python} -c pass; rm cuda-build-activate/cu13/lib64/libcudart.so", {}, [], ["root-damaged"]),
     "a removed root": ("{python} -c pass; rm -r cuda-build-activate", {}, [], []),
     "a dangling library": ("ln -sf nowhere nvidia/cu13/lib/libcudart.so.13", {}, [], ["root-damaged"]),
@@ -142,12 +162,11 @@ def test_a_fault_in_an_activated_build(healthy: VEnv, clean: dict[str, str], dec
     assert [found["code"] for found in diagnose(healthy, environ)["findings"]] == codes
 
 
-def test_a_path_that_no_list_can_hold(tmp_path: Path, wheel: Path, clean: dict[str, str]) -> None:
+def test_a_path_that_no_toolkit_can_have(tmp_path: Path, wheel: Path, clean: dict[str, str]) -> None:
     venv = VEnv(tmp_path / "a;b")
     venv.install(wheel)
     make_toolkit(venv.site)
     assert [found["code"] for found in diagnose(venv, clean)["findings"]] == ["unusable-path"]
-    assert "CUDA_HOME" not in venv.environ(env=clean)
 
 
 @pytest.mark.parametrize(("field", "flag"), [("st_flags", stat.UF_HIDDEN), ("st_file_attributes", 2)])

@@ -18,6 +18,10 @@ STAMP = ".stamp"
 ABSENT = -1  # in a stamp: what must not exist
 WINDOWS = os.name == "nt"
 NVCC = "nvcc.exe" if WINDOWS else "nvcc"
+# What nvcc, which runs its tools by a shell, CMake or a list of directories cannot take in the name of a directory.
+UNUSABLE = frozenset(";" if WINDOWS else ':;"$`\\\n')
+# Linux starts no process with a variable of more than 128 KiB, and a character may take four bytes; Windows has 32,767.
+LONGEST = 32_000
 OFF = ("0", "off", "false", "no")
 ON = ("", "1", "on", "true", "yes")
 
@@ -99,7 +103,9 @@ def startup(sitedir: "str | None" = None) -> None:
         # A .pth file is processed twice in every venv before Python 3.15: say the same thing once.
         if told != _told and os.environ.get("CUDA_BUILD_ACTIVATE_VERBOSE", "").lower() not in ("", *OFF):
             _told = told
-            sys.stderr.write(f"cuda-build-activate: {told}\n")
+            # One line, whatever is in a path.
+            printable = told if told.isprintable() else told.encode("unicode_escape").decode()
+            sys.stderr.write(f"cuda-build-activate: {printable}\n")
     except Exception:
         pass  # no usable stderr: there is nobody to tell
 
@@ -147,9 +153,12 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
         return Activation(rule, f"nothing activated: there is {name} in this environment, and {other}")
     root, note = _root(toolkit, environ)
     if not root:
-        return Activation(rule, f"nothing activated: no toolkit root for {name} could be written")
-    if os.pathsep in root or ";" in root:
-        return Activation(rule, f"nothing activated: {root} cannot be an entry of PATH or of a CMake list")
+        return Activation(rule, f"nothing activated: no toolkit root for {name} could be made: {note}")
+    unusable = UNUSABLE.intersection(root)
+    if unusable:
+        return Activation(rule, f"nothing activated: no toolkit works where {min(unusable)!r} is in the path: {root}")
+    if not WINDOWS and is_exposed(root):
+        return Activation(rule, f"nothing activated: everybody can write to {root}/bin")
     variables = dict.fromkeys((MARKER, *ROOT_VARIABLES), root)
     variables["PATH"] = _prepend(environ.get("PATH") or os.defpath, _bin(root), _bin(active))
     variables["CMAKE_PREFIX_PATH"] = _prepend(environ.get("CMAKE_PREFIX_PATH", ""), [root], [active] if active else [])
@@ -157,6 +166,9 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
         variables["LIBRARY_PATH"] = _prepend(environ.get("LIBRARY_PATH", ""), _stubs(root), _stubs(active))
     if toolkit.nvcc:
         variables["CUDACXX"] = os.path.join(root, "bin", NVCC)
+    for variable, value in variables.items():
+        if len(value) > LONGEST:
+            return Activation(rule, f"nothing activated: {variable} would be too long")
     return Activation(rule, f"activated {name}: {root}{note}", root, toolkit.major, variables)
 
 
@@ -246,9 +258,16 @@ def is_private(directory: str) -> bool:
     return found.st_mode == 0o40700 and found.st_uid == os.geteuid()
 
 
+def is_exposed(root: str) -> bool:
+    """Whether every user could put a program into *root*, which goes into PATH. Raises OSError."""
+    return bool(os.stat(os.path.join(root, "bin")).st_mode & 0o002)
+
+
 def is_current(root: str, entry: str) -> bool:
-    """Whether *root* exists and no directory that it was made from, relative to *entry*, has changed since."""
+    """Whether *root* exists, closed to others, and no directory that it was made from, by *entry*, changed since."""
     try:
+        if is_exposed(root):
+            return False
         with open(os.path.join(root, STAMP), "rb") as file:
             records = file.read().split(b"\0")
         base = os.fsencode(entry)
@@ -267,7 +286,7 @@ def is_current(root: str, entry: str) -> bool:
 
 
 def _root(toolkit: Toolkit, environ: "Mapping[str, str]") -> "tuple[str, str]":
-    """The directory to activate, made if need be, and what is to be said of it; empty if there is none."""
+    """The directory to activate, made if need be, and what is to be said of it; empty, and why, if there is none."""
     if WINDOWS:  # there the wheels' own directory has the layout of an installed toolkit
         return toolkit.wheels, ""
     name = root_name(toolkit)
@@ -277,10 +296,12 @@ def _root(toolkit: Toolkit, environ: "Mapping[str, str]") -> "tuple[str, str]":
             return root, ""
     from cuda_build_activate import _assemble  # once per environment, and again when its components change
 
-    made = _assemble.assemble(toolkit, environ)
-    if made or not toolkit.nvcc:
-        return made or "", ""
-    return toolkit.wheels, " (the wheels' own directory: no toolkit root could be written)"
+    try:
+        return _assemble.assemble(toolkit, environ), ""
+    except OSError as error:
+        if toolkit.nvcc:
+            return toolkit.wheels, f" (the wheels' own directory: no toolkit root could be made: {error})"
+        return "", str(error)
 
 
 def _other_toolkit(environ: "Mapping[str, str]", active: str) -> str:

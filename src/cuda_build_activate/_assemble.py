@@ -9,7 +9,17 @@ import json
 import os
 import time
 
-from cuda_build_activate._activate import ABSENT, DIRECTORY, STAMP, Toolkit, bases, is_private, root_name
+from cuda_build_activate._activate import (
+    ABSENT,
+    DIRECTORY,
+    STAMP,
+    Toolkit,
+    bases,
+    is_current,
+    is_exposed,
+    is_private,
+    root_name,
+)
 from cuda_build_activate._stubs import driver_stubs
 
 TYPE_CHECKING = False
@@ -79,23 +89,26 @@ TARGETS = {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}
 _TICK_NS = 50_000_000
 _NEVER = -2  # the time of no directory: what was read then is read again at the next start
 _PYTHON = ("__init__.py", "__pycache__")  # in the directories of CUDA 12's components
-_ABANDONED_S = 3600  # what a process left here that was killed while it made a root
+_IN_USE_S = 600  # a tree that is younger may be in the making
 
 
-def assemble(toolkit: Toolkit, environ: "Mapping[str, str]") -> "str | None":
-    """Make *toolkit*'s root where that is possible first; return its path, or None if it is possible nowhere."""
+def assemble(toolkit: Toolkit, environ: "Mapping[str, str]") -> str:
+    """Make *toolkit*'s root where that is possible first, and return its path. Raises OSError if that is nowhere."""
+    errors = []
     for base, private in bases(toolkit, environ):
         try:
             if private:
-                os.makedirs(private, 0o700, exist_ok=True)
+                for directory in (os.path.dirname(private), private):  # and no home directory that is not there
+                    _make_directory(directory, 0o700)
                 if not is_private(private):
-                    continue
-            os.makedirs(base, exist_ok=True)
-            if not os.path.islink(base):  # the relative links would climb out of it to somewhere else
-                return _place(os.path.join(base, root_name(toolkit)), toolkit)
-        except OSError:  # not writable, full, or a file system without links
-            pass
-    return None
+                    raise PermissionError(f"{private} is not closed to other users")
+            _make_directory(base, 0o755)
+            if os.path.islink(base):
+                raise OSError(f"{base} is a link")  # the root's relative links would climb out of it to somewhere else
+            return _place(os.path.join(base, root_name(toolkit)), toolkit)
+        except OSError as error:  # not writable, full, or a file system without links
+            errors.append(str(error))
+    raise OSError("; ".join(errors))
 
 
 def plan(toolkit: Toolkit) -> "Content":
@@ -167,16 +180,13 @@ class _Root:
             self.merge(place, linked, "", False)
 
     def scan(self, directory: str) -> "list[os.DirEntry[str]]":
-        """List *directory*; nothing, if it does not exist or cannot be read."""
+        """List *directory*; nothing, if it does not exist. Raises OSError if it cannot be read: no half a root."""
+        self._note(directory)
         try:
-            self._note(directory)
             with os.scandir(directory) as entries:
                 return list(entries)
         except (FileNotFoundError, NotADirectoryError):
-            pass
-        except OSError:
-            self._times[directory] = _NEVER
-        return []
+            return []
 
     def add_linker_names(self) -> None:
         """Add libcudart.so for libcudart.so.13: of several versions, for the newest."""
@@ -212,9 +222,7 @@ class _Root:
                 self._times[directory] = os.stat(directory).st_mtime_ns
             except (FileNotFoundError, NotADirectoryError):
                 above = os.path.dirname(directory)
-                if (
-                    above in self._entries
-                ):  # which changes with everything that is installed, and with our own directory
+                if above in self._entries:  # it changes with all that is installed, and with our own directory
                     self._times[directory] = ABSENT
                 else:
                     directory = above
@@ -254,23 +262,30 @@ def _place(root: str, toolkit: Toolkit) -> str:
     """Make the root whole under a name of its own, then let *root* point at that in one step; return *root*."""
     base, name = os.path.split(root)
     tree = os.path.join(base, f".{name}.{os.getpid()}.{time.time_ns():x}")
-    link, aside = f"{tree}.link", f"{tree}.aside"
+    link, copy = f"{tree}.link", f"{tree}.copy"
+    replaced = ""
     try:
         _write(tree, plan(toolkit), toolkit.entries[0])
+        if is_current(root, toolkit.entries[0]):  # another process was faster, and more may use its root already
+            _discard(tree)
+            return root
         os.symlink(os.path.basename(tree), link)
-        replaced = os.readlink(root) if os.path.islink(root) else os.path.basename(aside)
-        if os.path.isdir(root) and not os.path.islink(root):  # a copy of the environment that followed the links
-            os.rename(root, aside)
+        if os.path.islink(root):
+            replaced = os.readlink(root)
+        elif os.path.isdir(root):  # a copy of the environment that followed the links
+            os.rename(root, copy)
         os.replace(link, root)
+        _discard(copy)
     except BaseException:
         _discard(link)
         _discard(tree)
         raise
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(base):
-            abandoned = time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED_S
-            if entry.name.startswith(f".{name}.") and entry.path != tree and (abandoned or entry.name == replaced):
-                _discard(entry.path)
+    with contextlib.suppress(OSError), os.scandir(base) as entries:
+        for entry in entries:
+            # Whoever has just been using the replaced one must not see it vanish.
+            if entry.name.startswith(f".{name}.") and entry.name not in (os.path.basename(tree), replaced):
+                if time.time() - entry.stat(follow_symlinks=False).st_mtime > _IN_USE_S:
+                    _discard(entry.path)
     return root
 
 
@@ -279,18 +294,25 @@ def _write(tree: str, content: "Content", entry: str) -> None:
     prefix = os.path.join(entry, "")
     # An environment may be moved. From tree/bin three up is *entry*: out of bin, tree and our directory.
     climb = "../../" if tree.startswith(os.path.join(prefix, DIRECTORY)) else None
-    os.mkdir(tree)
+    os.mkdir(tree, 0o755)
     for place, what in content.items():
         path = os.path.join(tree, place)
         if what is None:
-            os.mkdir(path)
+            os.mkdir(path, 0o755)
         elif isinstance(what, bytes):
-            with open(path, "wb") as file:
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
                 file.write(what)
         elif climb and what.startswith(prefix):
             os.symlink(climb + "../" * place.count("/") + what[len(prefix) :], path)
         else:
             os.symlink(what, path)
+    if is_exposed(tree):  # a file system without modes
+        raise PermissionError(f"everybody could write to {tree}")
+
+
+def _make_directory(path: str, mode: int) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, mode)
 
 
 def _discard(path: str) -> None:

@@ -27,6 +27,7 @@ REQUIRED = (
 SEARCHED = ("CMAKE_PREFIX_PATH", "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH")
 # What nvcc adds to each of its commands.
 ADDED_BY_NVCC = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS", "INCLUDES", "LIBRARIES", "SYSTEM_INCLUDES")
+NOT_WRITABLE = "make the environment or the user's cache writable, or set XDG_CACHE_HOME"
 PTH = "hatch_autorun_cuda_build_activate.pth"
 KERNEL = """#include <cstdio>
 __global__ void kernel(int *result) { *result = 1; }
@@ -63,7 +64,7 @@ def findings(environ: Union[Mapping[str, str], None] = None, paths: Union[Iterab
     toolkit = find(paths, _activate.requested_major(environ)[0])
     found = [*_choices(activation), *_toolkit(activation, toolkit)]
     if toolkit and activation.root:
-        found += [*_root(activation.root, toolkit), *_ambient(environ, activation)]
+        found += [*_root(activation, toolkit), *_ambient(environ, activation)]
         if toolkit.nvcc:
             found += _host_compiler(environ, activation.root)
     if this_process:
@@ -79,9 +80,20 @@ def _choices(activation: Activation) -> Iterator[Finding]:
     elif activation.rule == 2:
         why = "a compiler that you chose wins over the environment's toolkit"
         yield Finding("compiler-chosen", "warning", activation.reason, why, "unset CUDACXX to use the environment's")
-    elif activation.root is None and "cannot be an entry" in activation.reason:
-        why = "with such a path, build tools would look elsewhere"
+    elif activation.root is None and "no toolkit works where" in activation.reason:
+        unusable = ", ".join(repr(character) for character in sorted(_activate.UNUSABLE))
+        why = f"nvcc, CMake or what reads PATH takes it for something else, as any of {unusable}"
         yield Finding("unusable-path", "error", activation.reason, why, "put the environment into another directory")
+    elif activation.root is None and "too long" in activation.reason:
+        why = "processes with such an environment cannot be started"
+        yield Finding("too-long", "error", activation.reason, why, "shorten that variable")
+    elif activation.root is None and "everybody can write" in activation.reason:
+        why = "any user of this machine could put programs into the build's PATH"
+        remedy = "chmod o-w what is named, or make the environment or the user's cache writable for yourself"
+        yield Finding("open-to-others", "error", activation.reason, why, remedy)
+    elif activation.root is None and "could be made" in activation.reason:
+        why = "without nvcc only a toolkit root makes the wheels usable"
+        yield Finding("root-not-writable", "error", activation.reason, why, NOT_WRITABLE)
     elif activation.root is None and activation.rule == 4:
         why = "a toolkit without a compiler does not displace one that is there"
         yield Finding("not-displaced", "warning", activation.reason, why, "list nvcc, or unset what is named")
@@ -152,13 +164,16 @@ def _mixed(toolkit: Toolkit) -> Iterator[Finding]:
         yield Finding("mixed-versions", "error", seen, why, remedy)
 
 
-def _root(root: str, toolkit: Toolkit) -> Iterator[Finding]:
+def _root(activation: Activation, toolkit: Toolkit) -> Iterator[Finding]:
+    root = activation.root or ""
     if root == toolkit.wheels and not _activate.WINDOWS:
-        seen = f"no toolkit root can be written in {toolkit.entries[0]}, nor in the user's cache"
         why = "the wheels' own directory is used: nvcc works, find_package(CUDAToolkit) does not"
-        yield Finding("root-not-writable", "error", seen, why, "make one of them writable, or set XDG_CACHE_HOME")
+        yield Finding("root-not-writable", "error", activation.reason, why, NOT_WRITABLE)
     elif not _activate.WINDOWS:
-        places = [place for place in plan(toolkit) if not os.path.exists(os.path.join(root, place))]
+        try:
+            places = [place for place in plan(toolkit) if not os.path.exists(os.path.join(root, place))]
+        except OSError as error:
+            places = [f"what can no longer be read ({error})"]
         if places:
             seen = f"{root} lacks {', '.join(places[:3])}{' and more' if len(places) > 3 else ''}"
             why = "builds miss what is missing there, or what it links to"
