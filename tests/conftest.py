@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -20,7 +21,8 @@ PROJECT = Path(__file__).parent.parent
 Argument = Union[str, "os.PathLike[str]"]
 
 # File modes do not apply to root with all its capabilities.
-WITHOUT_PRIVILEGE = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+SETPRIV = shutil.which("setpriv") or "setpriv"
+WITHOUT_PRIVILEGE = [SETPRIV, "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 
 NEWEST = "13.4.3"
 # The last of each minor version: components have moved between them.
@@ -84,6 +86,14 @@ class VEnv:
         self.site = Path(
             run([self.python, "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()
         )
+
+    def at(self, path: Path) -> VEnv:
+        """This environment, after it was moved or copied to *path*."""
+        moved = copy.copy(self)
+        moved.path = path
+        moved.python = path / self.python.relative_to(self.path)
+        moved.site = path / self.site.relative_to(self.path)
+        return moved
 
     def install(self, *requirements: Argument, index: Mapping[str, str] | None = None) -> None:
         """Install *requirements*, without byte code, as uv does by default; from the *index* alone if that is given.

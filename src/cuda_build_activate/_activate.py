@@ -19,7 +19,7 @@ ABSENT = -1  # in a stamp: what must not exist
 WINDOWS = os.name == "nt"
 NVCC = "nvcc.exe" if WINDOWS else "nvcc"
 # What nvcc, which runs its tools by a shell, CMake or a list of directories cannot take in the name of a directory.
-UNUSABLE = frozenset(";" if WINDOWS else ':;"$`\\\n')
+UNUSABLE = frozenset(";" if WINDOWS else ':;"$`<[]\\\r\n')
 # Linux starts no process with a variable of more than 128 KiB, and a character may take four bytes; Windows has 32,767.
 LONGEST = 32_000
 OFF = ("0", "off", "false", "no")
@@ -96,7 +96,7 @@ def startup(sitedir: "str | None" = None) -> None:
         paths = list(sys.path)
         if sitedir and sitedir not in paths:
             paths.insert(0, sitedir)
-        told = activate(paths).reason
+        told = _apply(decide(os.environ, paths), os.environ).reason
     except Exception as error:
         told = f"nothing activated: {error!r}"
     try:
@@ -124,7 +124,10 @@ def activate(
         raise TypeError("paths must be an iterable of directories, not a single string")
     if environ is None:
         environ = os.environ
-    activation = decide(environ, sys.path if paths is None else [os.fspath(path) for path in paths])
+    return _apply(decide(environ, sys.path if paths is None else [os.fspath(path) for path in paths]), environ)
+
+
+def _apply(activation: Activation, environ: "MutableMapping[str, str]") -> Activation:
     for name, value in activation.variables.items():
         if environ.get(name) != value:
             environ[name] = value
@@ -141,6 +144,8 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
     if complaint:
         return Activation(1, f"nothing activated: {complaint}")
     active = environ.get(MARKER, "")
+    if not os.path.basename(active).startswith("cu"):  # no root of ours: its bin is not ours to remove from PATH
+        active = ""
     compiler = environ.get("CUDACXX")
     if compiler and not (active and compiler == os.path.join(active, "bin", NVCC)):
         return Activation(2, f"nothing activated: CUDACXX chooses {compiler}")
@@ -220,7 +225,7 @@ def _toolkits(nvidia: str, names: "list[str]") -> "Iterator[tuple[int, str]]":
     """Each toolkit's major version and directory of components, for the *names* in the directory *nvidia*."""
     for name in names:
         directory = os.path.join(nvidia, name)
-        if name.startswith("cu") and name[2:].isdecimal():  # cu13, and not cublas
+        if name.startswith("cu") and name[2:].isdecimal() and os.path.isdir(directory):  # cu13, and not cublas
             yield int(name[2:]), directory
         elif name == "cuda_runtime" and not WINDOWS:  # CUDA 11 and 12: a directory per component, and no nvcc
             try:
