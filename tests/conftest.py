@@ -17,6 +17,8 @@ from typing import Union
 import pytest
 from filelock import FileLock
 
+pytest.register_assert_rewrite("faults")
+
 PROJECT = Path(__file__).parent.parent
 Argument = Union[str, "os.PathLike[str]"]
 
@@ -36,6 +38,19 @@ WITHOUT_NVCC = (
 )
 MIXED = "13.0.2"  # its extra nvcc leaves crt and nvvm unpinned
 INCOMPLETE = "13.0.0"  # its extra nvcc lacks crt and nvvm
+VARIABLES = {
+    "CUDA_BUILD_ACTIVATE_ROOT",
+    "CUDA_HOME",
+    "CUDA_PATH",
+    "CUDA_ROOT",
+    "CUDAToolkit_ROOT",
+    "CUDA_TOOLKIT_ROOT_DIR",
+    "CUDACXX",
+    "PATH",
+    "CMAKE_PREFIX_PATH",
+    "LIBRARY_PATH",
+}
+
 PRODUCTS = ("nvidia-cudnn-cu13", "nvidia-nccl-cu13", "nvidia-nvshmem-cu13", "cutensor-cu13")
 BUILD_TOOLS = (
     "scikit-build-core",
@@ -94,6 +109,11 @@ class VEnv:
         moved.python = path / self.python.relative_to(self.path)
         moved.site = path / self.site.relative_to(self.path)
         return moved
+
+    def copy(self, path: Path, *options: str) -> VEnv:
+        """A copy of this environment, by ``cp`` with *options*."""
+        run(["cp", *(options or ["-a"]), self.path, path])
+        return self.at(path)
 
     def install(self, *requirements: Argument, index: Mapping[str, str] | None = None) -> None:
         """Install *requirements*, without byte code, as uv does by default; from the *index* alone if that is given.
@@ -210,6 +230,28 @@ def venv(tmp_path: Path, wheel: Path) -> VEnv:
     return made
 
 
+@pytest.fixture(scope="session")
+def template(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> VEnv:
+    made = VEnv(tmp_path_factory.mktemp("template") / "venv")
+    made.install(wheel)
+    make_toolkit(made.site)
+    return made
+
+
+@pytest.fixture
+def env(template: VEnv, tmp_path: Path) -> Iterator[VEnv]:
+    """An environment with the wheel and a toolkit, in which no interpreter has started yet."""
+    yield template.copy(tmp_path / "venv")
+    run(["chmod", "-R", "u+rwX", tmp_path])  # so that pytest can remove it
+
+
+@pytest.fixture
+def environ(clean: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """An environment without another toolkit, and with a home and a cache of its own."""
+    (tmp_path / "home").mkdir()
+    return {**clean, "HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+
 @pytest.fixture
 def clean() -> dict[str, str]:
     return clean_environ()
@@ -279,6 +321,12 @@ def full(offline: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
 
 def minor_version(version: str) -> str:
     return ".".join(version.split(".")[:2])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    provoked = [report for report in terminalreporter.stats.get("passed", []) if "fault" in report.keywords]
+    if provoked:
+        terminalreporter.write_line(f"{len(provoked)} faults provoked")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,7 +1,5 @@
 """Hostile conditions, each provoked for real. Whatever happens, an interpreter start succeeds, says nothing, and is
 activated completely or not at all; asked for, it says in one line what it did.
-
-The README's table is made of the faults below: ``python tests/test_faults.py`` prints it.
 """
 
 from __future__ import annotations
@@ -10,474 +8,46 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
 
+import coverage
 import pytest
-from conftest import PROJECT, WITHOUT_PRIVILEGE, VEnv, make_toolkit, run, script
-from test_startup import VARIABLES, interpreters
-
-from cuda_build_activate import _assemble
-from cuda_build_activate._activate import find
-
-# What comes of a fault.
-ACTIVATED = "activated"
-CACHED = "activated, with the root in the user's cache"
-WHEELS = "activated, with the wheels' own directory as the root"
-HOST_ONLY = "activated, without `CUDACXX`"
-UNTOUCHED = "untouched"
-UNSEEN = "untouched: Python does not process startup files"
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class Fault(NamedTuple):
-    """How a fault is provoked in an environment that has a toolkit, and what comes of it.
-
-    commands: shell commands, run once in the site directory. variables: environment variables, None for one that is
-    unset; in these and in the commands $SITE, $BASE (all of the test's) and $PYTHON have their values. around: shell
-    commands before each interpreter start, in a mount namespace of its own. options: the interpreter's. says: a part of
-    what CUDA_BUILD_ACTIVATE_VERBOSE=1 says.
-    """
-
-    outcome: str
-    commands: str = ""
-    variables: Mapping[str, str | None] = {}
-    around: str = ""
-    options: tuple[str, ...] = ()
-    says: str = ""
-
-
-FULL = "mount -t tmpfs -o {} none $SITE/cuda-build-activate"
-NO_CACHE = {"XDG_CACHE_HOME": "/dev/null"}
-SYS_PATH = "cat > a.pth <<EOF\nimport sys; {}\nEOF\n"
-
-FAULTS: dict[str, dict[str, Fault]] = {
-    "broken components": {
-        "`nvidia` is a file": Fault(UNTOUCHED, "rm -r nvidia; touch nvidia"),
-        "`nvidia` is a dangling link": Fault(UNTOUCHED, "rm -r nvidia; ln -s nowhere nvidia"),
-        "`nvidia` is a link loop": Fault(UNTOUCHED, "rm -r nvidia; ln -s nvidia nvidia"),
-        "`nvidia` is empty": Fault(UNTOUCHED, "rm -r nvidia; mkdir nvidia"),
-        "`nvidia` is unreadable": Fault(UNTOUCHED, "chmod 0 nvidia"),
-        "`cu13` is a file": Fault(UNTOUCHED, "rm -r nvidia/cu13; touch nvidia/cu13"),
-        "`cu13` is a dangling link": Fault(UNTOUCHED, "rm -r nvidia/cu13; ln -s nowhere nvidia/cu13"),
-        "`cu13` is unreadable": Fault(UNTOUCHED, "chmod 0 nvidia/cu13"),
-        "`cu13` can be listed and no more": Fault(UNTOUCHED, "chmod a-x nvidia/cu13", says="Permission denied"),
-        "`bin` is unreadable": Fault(UNTOUCHED, "chmod 0 nvidia/cu13/bin", says="Permission denied"),
-        "`lib` is unreadable": Fault(WHEELS, "chmod 0 nvidia/cu13/lib", says="Permission denied"),
-        "`lib` is missing": Fault(ACTIVATED, "rm -r nvidia/cu13/lib"),
-        "`lib` is a file": Fault(ACTIVATED, "rm -r nvidia/cu13/lib; touch nvidia/cu13/lib"),
-        "`lib` is a link loop": Fault(WHEELS, "rm -r nvidia/cu13/lib; ln -s lib nvidia/cu13/lib", says="symbolic links"),
-        "`include` is a dangling link": Fault(
-            ACTIVATED, "rm -r nvidia/cu13/include; ln -s nowhere nvidia/cu13/include"
-        ),
-        "nvcc is missing": Fault(HOST_ONLY, "rm nvidia/cu13/bin/nvcc"),
-        "nvcc is a dangling link": Fault(HOST_ONLY, "ln -sf nowhere nvidia/cu13/bin/nvcc"),
-        "nvcc is a directory": Fault(HOST_ONLY, "rm nvidia/cu13/bin/nvcc; mkdir nvidia/cu13/bin/nvcc"),
-        "a library is a dangling link": Fault(ACTIVATED, "ln -sf nowhere nvidia/cu13/lib/libcudart.so.13"),
-        "a library is a link loop": Fault(
-            WHEELS, "ln -sf libcudart.so.13 nvidia/cu13/lib/libcudart.so.13", says="symbolic links"
-        ),
-        "a header is a directory": Fault(
-            ACTIVATED, "cd nvidia/cu13/include; rm cuda_runtime_api.h; mkdir cuda_runtime_api.h"
-        ),
-        "a header is no text": Fault(ACTIVATED, r"printf '\377\0' > nvidia/cu13/include/cuda_runtime_api.h"),
-        "a file name that is not UTF-8": Fault(ACTIVATED, r"touch nvidia/cu13/lib/$(printf '\377').so.1"),
-        "a file name with a line break": Fault(ACTIVATED, "touch 'nvidia/cu13/lib/a\nb'"),
-        "times in the future": Fault(ACTIVATED, "find nvidia -exec touch -d '2050-01-01' {} +"),
-        "times before 1970": Fault(ACTIVATED, "find nvidia -exec touch -d '1901-12-14' {} +"),
-    },
-    "broken installation of this package": {
-        "its directory is missing": Fault(UNSEEN, "rm -r cuda_build_activate"),
-        "its directory is unreadable": Fault(UNSEEN, "chmod 0 cuda_build_activate"),
-        "a module is missing": Fault(UNTOUCHED, "rm cuda_build_activate/_assemble.py", says="ImportError"),
-        "a module is half written": Fault(
-            UNTOUCHED, "echo 'def (' > cuda_build_activate/_assemble.py", says="SyntaxError"
-        ),
-        "its startup file is missing": Fault(UNSEEN, "rm hatch_autorun_cuda_build_activate.pth"),
-    },
-    "the toolkit root, before the start": {
-        "is a file": Fault(ACTIVATED, "mkdir cuda-build-activate; touch cuda-build-activate/cu13"),
-        "is a dangling link": Fault(ACTIVATED, "mkdir cuda-build-activate; ln -s nowhere cuda-build-activate/cu13"),
-        "is a link loop": Fault(ACTIVATED, "mkdir cuda-build-activate; ln -s cu13 cuda-build-activate/cu13"),
-        "is an empty directory": Fault(ACTIVATED, "mkdir -p cuda-build-activate/cu13"),
-        "has no stamp": Fault(ACTIVATED, "$PYTHON -c pass; rm cuda-build-activate/cu13/.stamp"),
-        "has an empty stamp": Fault(ACTIVATED, "$PYTHON -c pass; : > cuda-build-activate/cu13/.stamp"),
-        "has a stamp of another format": Fault(
-            ACTIVATED, "$PYTHON -c pass; echo '{\"a\": 1}' > cuda-build-activate/cu13/.stamp"
-        ),
-        "has an unreadable stamp": Fault(ACTIVATED, "$PYTHON -c pass; chmod 0 cuda-build-activate/cu13/.stamp"),
-        "is half a tree, of a process that was killed": Fault(
-            ACTIVATED, "mkdir -p cuda-build-activate/.cu13.1.a/bin; touch -d 2000-01-01 cuda-build-activate/.cu13.1.a"
-        ),
-        "is open to all users": Fault(
-            ACTIVATED, "$PYTHON -c pass; chmod -R o+w cuda-build-activate/ cuda-build-activate/cu13/"
-        ),
-        "its directory is a file": Fault(CACHED, "touch cuda-build-activate"),
-        "its directory is a dangling link": Fault(CACHED, "ln -s nowhere cuda-build-activate"),
-        "its directory is a link loop": Fault(CACHED, "ln -s cuda-build-activate cuda-build-activate"),
-        "its directory is a link to another": Fault(CACHED, "mkdir $BASE/other; ln -s $BASE/other cuda-build-activate"),
-        "its directory is unreadable": Fault(CACHED, "mkdir -m 0 cuda-build-activate"),
-        "its directory is read-only": Fault(CACHED, "mkdir -m 555 cuda-build-activate"),
-    },
-    "a stale root": {
-        "a component was added": Fault(ACTIVATED, "$PYTHON -c pass; touch nvidia/cu13/lib/libcublas.so.13"),
-        "a component was upgraded": Fault(
-            ACTIVATED, "$PYTHON -c pass; cd nvidia/cu13/lib; rm libcudart.so.13; touch libcudart.so.13.1"
-        ),
-        "a component was removed": Fault(ACTIVATED, "$PYTHON -c pass; rm -r nvidia/cu13/cccl nvidia/cu13/include/cccl"),
-        "the compiler was removed": Fault(HOST_ONLY, "$PYTHON -c pass; rm -r nvidia/cu13/bin/nvcc"),
-        "all components were removed": Fault(UNTOUCHED, "$PYTHON -c pass; rm -r nvidia", says="no CUDA toolkit"),
-        "a product was added": Fault(ACTIVATED, "$PYTHON -c pass; mkdir -p nvidia/nccl/lib; touch nvidia/nccl/lib/a.so.1"),
-        "the root was deleted": Fault(ACTIVATED, "$PYTHON -c pass; rm -r cuda-build-activate"),
-        "the root's tree was deleted": Fault(ACTIVATED, "$PYTHON -c pass; rm -r cuda-build-activate/.cu13.*"),
-        "a copy that follows links, and an upgrade": Fault(
-            ACTIVATED,
-            "$PYTHON -c pass; cp -rL cuda-build-activate/cu13 copy; rm -r cuda-build-activate/.cu13* "
-            "cuda-build-activate/cu13; mv copy cuda-build-activate/cu13; touch nvidia/cu13/lib/libcublas.so.13",
-        ),
-    },
-    "file systems": {
-        "read-only": Fault(
-            CACHED, around="mount --bind $SITE $SITE; mount -o remount,ro,bind $SITE"
-        ),
-        "read-only, and the cache as well": Fault(
-            WHEELS,
-            "mkdir $BASE/cache",
-            around="for d in $SITE $BASE/cache; do mount --bind $d $d; mount -o remount,ro,bind $d; done",
-            says="Read-only file system",
-        ),
-        "read-only, with the root made before": Fault(
-            ACTIVATED, "$PYTHON -c pass", around="mount --bind $SITE $SITE; mount -o remount,ro,bind $SITE"
-        ),
-        "read-only, with a stale root": Fault(
-            CACHED,
-            "$PYTHON -c pass; touch nvidia/cu13/lib/libcublas.so.13",
-            around="mount --bind $SITE $SITE; mount -o remount,ro,bind $SITE",
-        ),
-        **{
-            f"full after {count} files": Fault(
-                CACHED, "mkdir cuda-build-activate", around=FULL.format(f"nr_inodes={count}")
-            )
-            for count in (1, 2, 3, 10, 30)
-        },
-        "full after 4 KiB": Fault(CACHED, "mkdir cuda-build-activate", around=FULL.format("size=4k")),
-        "full, and the cache as well": Fault(
-            WHEELS,
-            "mkdir cuda-build-activate $BASE/cache",
-            around=f"{FULL.format('nr_inodes=9')}; mount -t tmpfs -o nr_inodes=9 none $BASE/cache",
-            says="No space left on device",
-        ),
-        "no file may be longer than 0 bytes": Fault(WHEELS, around="ulimit -f 0", says="File too large"),
-        "two file descriptors are left": Fault(ACTIVATED, around="ulimit -n 5"),
-    },
-    "environment variables": {
-        "`PATH` is unset": Fault(ACTIVATED, variables={"PATH": None}),
-        "`PATH` is empty": Fault(ACTIVATED, variables={"PATH": ""}),
-        "`PATH` has empty and relative entries": Fault(ACTIVATED, variables={"PATH": ":/usr/bin::bin:/bin:"}),
-        "`PATH` is not UTF-8": Fault(ACTIVATED, variables={"PATH": "/usr/bin:/bin:/\udcff"}),
-        "`PATH` is 30,000 characters long": Fault(ACTIVATED, variables={"PATH": "/usr/bin:/bin:/" + "x" * 29_000}),
-        "`PATH` is 100,000 characters long": Fault(
-            UNTOUCHED, variables={"PATH": "/usr/bin:/bin:/" + "x" * 100_000}, says="PATH would be too long"
-        ),
-        "1.5 MB of other variables": Fault(ACTIVATED, variables={f"V{i}": "x" * 100_000 for i in range(15)}),
-        "all of ours are empty": Fault(ACTIVATED, variables=dict.fromkeys(sorted(VARIABLES - {"PATH"}), "")),
-        "`CUDA_HOME` and its like are relative": Fault(
-            ACTIVATED, variables=dict.fromkeys(("CUDA_HOME", "CUDA_PATH", "CMAKE_PREFIX_PATH", "LIBRARY_PATH"), "cuda")
-        ),
-        "`CUDA_BUILD_ACTIVATE_ROOT` is nonsense": Fault(
-            ACTIVATED, variables={"CUDA_BUILD_ACTIVATE_ROOT": "nonsense:/\udcff"}
-        ),
-        "`CUDA_BUILD_ACTIVATE_ROOT` is `/`": Fault(ACTIVATED, variables={"CUDA_BUILD_ACTIVATE_ROOT": "/"}),
-        "`CUDA_BUILD_ACTIVATE` is nonsense": Fault(
-            UNTOUCHED, variables={"CUDA_BUILD_ACTIVATE": "\udcff\n²"}, says="neither a switch nor"
-        ),
-        "`CUDA_BUILD_ACTIVATE` is a huge number": Fault(UNTOUCHED, variables={"CUDA_BUILD_ACTIVATE": "9" * 5000}),
-        "`CUDA_BUILD_ACTIVATE` is `0`": Fault(UNTOUCHED, variables={"CUDA_BUILD_ACTIVATE": "0"}, says="switched off"),
-        "`CUDACXX` has line breaks": Fault(UNTOUCHED, variables={"CUDACXX": "/a\nb"}, says=r"CUDACXX chooses /a\nb"),
-        "`HOME` is unset": Fault(ACTIVATED, variables={"HOME": None, "XDG_CACHE_HOME": None}),
-        "`HOME` is unset, and no environment to write to": Fault(
-            WHEELS, "touch cuda-build-activate", {"HOME": None, "XDG_CACHE_HOME": None}, says="Not a directory"
-        ),
-        "`HOME` does not exist, and no environment to write to": Fault(
-            WHEELS, "touch cuda-build-activate", {"HOME": "$BASE/a/b", "XDG_CACHE_HOME": None}, says="No such file"
-        ),
-        "`HOME` is relative, and no environment to write to": Fault(
-            WHEELS, "touch cuda-build-activate", {"HOME": "a", "XDG_CACHE_HOME": None}
-        ),
-        "`LC_ALL=C`": Fault(ACTIVATED, variables={"LC_ALL": "C"}),
-        "`LC_ALL=C`, and no UTF-8 mode": Fault(
-            ACTIVATED, variables={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-        ),
-        "`PYTHONWARNINGS=error`": Fault(ACTIVATED, variables={"PYTHONWARNINGS": "error"}),
-        "`PYTHONOPTIMIZE=2`": Fault(ACTIVATED, variables={"PYTHONOPTIMIZE": "2"}),
-        "`PYTHONDONTWRITEBYTECODE`": Fault(ACTIVATED, variables={"PYTHONDONTWRITEBYTECODE": "1"}),
-        "`PYTHONSAFEPATH`": Fault(ACTIVATED, variables={"PYTHONSAFEPATH": "1"}),
-        "`PYTHONDEVMODE`": Fault(ACTIVATED, variables={"PYTHONDEVMODE": "1"}),
-        "`PYTHONPYCACHEPREFIX` cannot be written": Fault(ACTIVATED, variables={"PYTHONPYCACHEPREFIX": "/dev/null"}),
-        "`PYTHONHASHSEED=0`": Fault(ACTIVATED, variables={"PYTHONHASHSEED": "0"}),
-        "`PYTHONMALLOC=debug`": Fault(ACTIVATED, variables={"PYTHONMALLOC": "debug"}),
-        "`PYTHONPATH` has what is no directory": Fault(
-            ACTIVATED, variables={"PYTHONPATH": "/dev/null:/nonexistent:relative::/etc/passwd"}
-        ),
-        "a toolkit of the machine in every variable": Fault(
-            ACTIVATED, variables=dict.fromkeys(("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDAToolkit_ROOT"), "/opt/cuda")
-        ),
-    },
-    "interpreter options": {
-        **{
-            f"`{' '.join(options)}`": Fault(ACTIVATED, options=options)
-            for options in (
-                ("-I",),
-                ("-E",),
-                ("-s",),
-                ("-B",),
-                ("-O",),
-                ("-OO",),
-                ("-u",),
-                ("-bb",),
-                ("-W", "error"),
-                ("-X", "dev"),
-                ("-X", "frozen_modules=on"),
-                ("-X", "utf8=0"),
-                ("-X", "tracemalloc"),
-                ("-X", "faulthandler"),
-                *([("-P",), ("-X", "frozen_modules=off")] if sys.version_info >= (3, 11) else []),
-            )
-        },
-        "`-S`": Fault(UNSEEN, options=("-S",)),
-        "`-I -S`": Fault(UNSEEN, options=("-I", "-S")),
-        "standard error is closed": Fault(ACTIVATED, around="exec 2>&-"),
-    },
-    "`sys.path`": {
-        "has what is no string": Fault(
-            ACTIVATED, SYS_PATH.format('import pathlib; sys.path[:0] = [b"x", None, 7, pathlib.Path("/usr"), object()]')
-        ),
-        "has odd strings": Fault(ACTIVATED, SYS_PATH.format(r'sys.path[:0] = ["", ".", "relative", "/\udcff"]')),
-        "has zip files": Fault(
-            ACTIVATED,
-            "$PYTHON -m zipfile -c $BASE/a.zip hatch*; " + SYS_PATH.format("sys.path[:0] = ['$BASE/a.zip', '$BASE/a.zip/a']"),
-        ),
-        "has unreadable directories": Fault(
-            ACTIVATED, "mkdir -m 0 $BASE/closed; " + SYS_PATH.format("sys.path.insert(0, '$BASE/closed')")
-        ),
-        "has the same directory in three spellings": Fault(
-            ACTIVATED, SYS_PATH.format("sys.path += ['$SITE/', '$SITE/../site-packages']")
-        ),
-        "has 5,000 entries": Fault(ACTIVATED, SYS_PATH.format('sys.path += ["/nonexistent/%d" % i for i in range(5000)]')),
-        "is a tuple": Fault(ACTIVATED, SYS_PATH.format("sys.path = tuple(sys.path)"), options=("-I",)),
-    },
-    "security": {
-        "umask 0": Fault(ACTIVATED, around="umask 0"),
-        "umask 0, and the root in the cache": Fault(CACHED, "touch cuda-build-activate", around="umask 0"),
-        "umask 777": Fault(WHEELS, around="umask 777", says="Permission denied"),
-        "a cache that is open to others": Fault(
-            WHEELS,
-            "touch cuda-build-activate; mkdir -p $BASE/cache/cuda-build-activate; "
-            "chmod 755 $BASE/cache/cuda-build-activate",
-            says="is not closed to other users",
-        ),
-        "a cache that is a planted link": Fault(
-            WHEELS,
-            "touch cuda-build-activate; mkdir -p $BASE/cache; mkdir -m 700 $BASE/planted; "
-            "ln -s $BASE/planted $BASE/cache/cuda-build-activate",
-            says="is not closed to other users",
-        ),
-        "all users can write to the wheels' `bin`": Fault(ACTIVATED, "chmod o+w nvidia/cu13/bin"),
-        "all users can write to the wheels' `bin`, and no root can be made": Fault(
-            UNTOUCHED, "touch cuda-build-activate; chmod o+w nvidia/cu13/bin", NO_CACHE, says="everybody can write"
-        ),
-    },
-}
-
-# In the path of the environment.
-NAMES = {
-    "a space": " ",
-    "two spaces": "  ",
-    "a tab": "\t",
-    "`'`": "'",
-    "`%`": "%",
-    "`%PATH%`": "%PATH%",
-    "`(`": "(",
-    "`&`": "&",
-    "`*`": "*",
-    "`?`": "?",
-    "`!`": "!",
-    "`~`": "~",
-    "`#`": "#",
-    "`@`": "@",
-    "`=`": "=",
-    "`,`": ",",
-    "`{`": "{",
-    "non-ASCII": "é中\U0001f600",
-    "not UTF-8": "\udcff",
-}
-# Measured with nvcc 13.4 and CMake 4.4: with these in its path no toolkit works, however it was installed.
-UNUSABLE = {
-    "`:`": ":",
-    "`;`": ";",
-    '`"`': '"',
-    "`$`": "$",
-    "a back quote": "`",
-    "`\\`": "\\",
-    "`<`": "<",
-    "`[`": "[",
-    "`]`": "]",
-    "a line break": "\n",
-    "a carriage return": "\r",
-}
-for label, character in NAMES.items():
-    FAULTS.setdefault("characters in the environment's path", {})[label] = Fault(ACTIVATED)
-for label, character in UNUSABLE.items():
-    FAULTS["characters in the environment's path"][label] = Fault(UNTOUCHED, says="no toolkit works where")
-
-# Prints what the process sees of the environment, and what the root holds.
-PROBE = """
-import json, os
-root = os.environ.get("CUDA_BUILD_ACTIVATE_ROOT")
-held = [os.path.join(top, name)[len(root) + 1:] for top, *inner in os.walk(root) for name in sum(inner, [])] if root else []
-print(json.dumps([dict(os.environ), held]))
-"""
-
-OTHERS: dict[str, dict[str, str]] = {}
-
-
-def fault(group: str, name: str, outcome: str) -> Callable[[Function], Function]:
-    """A test that provokes a fault in a manner of its own."""
-
-    def mark(function: Function) -> Function:
-        OTHERS.setdefault(group, {})[name] = outcome
-        marked: Function = pytest.mark.fault(function)
-        return marked
-
-    return mark
-
-
-def namespaces() -> bool:
-    """Whether this user can have a mount namespace of its own."""
-    return subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode == 0
-
-
-@pytest.fixture(scope="session")
-def template(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> VEnv:
-    made = VEnv(tmp_path_factory.mktemp("template") / "venv")
-    made.install(wheel)
-    make_toolkit(made.site)
-    return made
-
-
-@pytest.fixture
-def env(template: VEnv, tmp_path: Path) -> Iterator[VEnv]:
-    """An environment with a toolkit, as fresh as if just installed."""
-    yield copied(template, tmp_path / "venv")
-    run(["chmod", "-R", "u+rwX", tmp_path])  # so that pytest can remove it
-
-
-@pytest.fixture
-def environ(clean: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    (tmp_path / "home").mkdir()
-    return {**clean, "HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-
-
-def copied(venv: VEnv, path: Path) -> VEnv:
-    run(["cp", "-a", venv.path, path])
-    return venv.at(path)
-
-
-def listing(directory: Path) -> dict[str, tuple[int, ...]]:
-    """All that is below *directory* but for what this package, and Python, may write there."""
-    found = {}
-    for top, directories, names in os.walk(directory):
-        directories[:] = [name for name in directories if name not in ("cuda-build-activate", "__pycache__")]
-        for name in (*directories, *names):
-            path = os.path.join(top, name)
-            status = os.lstat(path)
-            changes = () if name in directories else (status.st_size, status.st_mtime_ns)
-            found[path] = (status.st_mode, status.st_uid, *changes)
-    return found
-
-
-def places(site: Path) -> set[str]:
-    """What the root of the toolkit in *site* holds."""
-    toolkit = find([str(site)])
-    assert toolkit
-    return set(_assemble.plan(toolkit))
-
-
-def probe(env: VEnv, environ: Mapping[str, str], *options: str) -> tuple[dict[str, str], set[str]]:
-    done = env.start(PROBE, *options, env=environ)
-    assert (done.returncode, done.stderr) == (0, "")
-    seen, held = json.loads(done.stdout)
-    return seen, set(held)
-
-
-def expect(outcome: str, env: VEnv, environ: Mapping[str, str], *options: str, says: str = "") -> None:
-    """Start interpreters, and check all that must hold of each."""
-    before = listing(env.path)
-    untouched = probe(env, environ, "-S")[0]
-    for _ in ("first", "second"):
-        done = env.start("pass", *options, env=environ)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-        seen, held = probe(env, environ, *options)
-        root = seen.get("CUDA_BUILD_ACTIVATE_ROOT", "")
-        if outcome in (UNTOUCHED, UNSEEN):
-            assert seen == untouched
-            continue
-        if outcome in (ACTIVATED, HOST_ONLY):
-            assert root == str(env.root)
-        elif outcome == CACHED:
-            assert Path(root).parent.parent == Path(environ["XDG_CACHE_HOME"]) / "cuda-build-activate"
-        else:
-            assert root == str(env.site / "nvidia" / "cu13")
-        assert seen == {**untouched, **activation(root, untouched, nvcc=outcome != HOST_ONLY)}
-        if outcome != WHEELS:
-            assert held == places(env.site)
-    assert listing(env.path) == before, "something of another package was changed"
-
-    told = env.start("pass", *options, env={**environ, "CUDA_BUILD_ACTIVATE_VERBOSE": "1"})
-    assert (told.returncode, told.stdout) == (0, "")
-    if outcome == UNSEEN or "2>&-" in " ".join(env.prefix):
-        assert told.stderr == ""
-    else:
-        (line,) = told.stderr.splitlines()
-        assert line.isprintable()
-        start = {UNTOUCHED: "nothing activated: ", HOST_ONLY: "activated CUDA 13 without nvcc: "}
-        assert line.startswith(f"cuda-build-activate: {start.get(outcome, 'activated CUDA 13 with nvcc: ')}")
-        assert says in line
-        assert outcome in (UNTOUCHED, WHEELS) or line.endswith("/cu13")
-
-
-def activation(root: str, before: Mapping[str, str], *, nvcc: bool = True) -> dict[str, str]:
-    """The variables of the activation of *root*, as the README has them, in an environment that was *before*."""
-    path = before.get("PATH") or os.defpath
-    variables = {name: root for name in VARIABLES if name.startswith("CUDA")}
-    variables["CUDACXX"] = f"{root}/bin/nvcc"
-    variables["PATH"] = f"{root}/bin{os.pathsep}{path}"
-    for name, directory in (("CMAKE_PREFIX_PATH", root), ("LIBRARY_PATH", f"{root}/lib64/stubs")):
-        variables[name] = os.pathsep.join([directory, before[name]] if before.get(name) else [directory])
-    if not nvcc:
-        del variables["CUDACXX"]
-    assert os.path.isabs(root)
-    return variables
-
+from conftest import PROJECT, SETPRIV, WITHOUT_PRIVILEGE, VEnv, run
+from faults import (
+    ACTIVATED,
+    CACHED,
+    FAULTS,
+    OTHERS,
+    PROBE,
+    UNTOUCHED,
+    WHEELS,
+    activation,
+    expect,
+    fault,
+    namespaces,
+    places,
+    probe,
+    table,
+)
 
 @pytest.mark.fault
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group, faults in FAULTS.items() for name in faults])
 def test_a_fault(group: str, name: str, env: VEnv, environ: dict[str, str], tmp_path: Path) -> None:
     fault = FAULTS[group][name]
-    odd = {**NAMES, **UNUSABLE}.get(name) if group == "characters in the environment's path" else None
-    if odd is not None:
-        (tmp_path / f"a{odd}b").mkdir()
-        env.path.rename(tmp_path / f"a{odd}b" / "venv")
-        env = env.at(tmp_path / f"a{odd}b" / "venv")
+    path = tmp_path / fault.path
+    while len(str(path)) + len(str(env.site)) - len(str(tmp_path)) < fault.length - 1:
+        missing = fault.length - len(str(path)) - len(str(env.site)) + len(str(tmp_path)) - 1
+        path /= "x" * min(missing, 200)
+    if path != tmp_path:
+        path.mkdir(parents=True)
+        env.path.rename(path / "venv")
+        env = env.at(path / "venv")
     values = {"SITE": str(env.site), "BASE": str(tmp_path), "PYTHON": str(env.python)}
     for variable, value in fault.variables.items():
         if value is None:
@@ -496,3 +66,259 @@ def test_a_fault(group: str, name: str, env: VEnv, environ: dict[str, str], tmp_
     expect(fault.outcome, env, environ, *fault.options, says=fault.says)
     assert os.listdir(tmp_path / "home") == []
     assert not (tmp_path / "a").exists()
+
+
+@fault("file systems", "no symbolic links, no modes, and case ignored (FAT)", CACHED)
+def test_fat(env: VEnv, environ: dict[str, str], tmp_path: Path) -> None:
+    with mounted(tmp_path, env.site, ["mkfs.vfat"], ["fusefat", "-o", "rw+"]):
+        expect(CACHED, env, environ)
+
+
+@fault("file systems", "case ignored, and no modes (NTFS)", CACHED)
+def test_ntfs(env: VEnv, environ: dict[str, str], tmp_path: Path) -> None:
+    with mounted(tmp_path, env.site, ["mkntfs", "-q", "-F", "-f"], ["lowntfs-3g", "-o", "ignore_case"]):
+        expect(CACHED, env, environ)
+
+
+@fault("file systems", "case ignored (NTFS)", ACTIVATED)
+def test_ntfs_with_modes(env: VEnv, environ: dict[str, str], tmp_path: Path) -> None:
+    with mounted(tmp_path, env.site, ["mkntfs", "-q", "-F", "-f"], ["lowntfs-3g", "-o", "ignore_case,permissions"]):
+        assert (env.site / "NVIDIA" / "CU13").is_dir()
+        expect(ACTIVATED, env, environ)
+
+
+@contextmanager
+def mounted(base: Path, directory: Path, make: list[str], mount: list[str]) -> Iterator[None]:
+    """Let *directory* lie on a file system of its own, made by the command *make* and mounted by the command *mount*."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse") or not all(map(shutil.which, (make[0], mount[0]))):
+        pytest.skip(f"{make[0]} and {mount[0]}, which need root and /dev/fuse, are not here")
+    image, content = base / "image", base / "content"
+    image.write_bytes(b"")
+    os.truncate(image, 32 << 20)
+    run([*make, image])
+    directory.rename(content)
+    directory.mkdir()
+    run([*mount, image, directory])
+    try:
+        run(["cp", "-r", f"{content}/.", directory])
+        yield
+    finally:
+        run(["umount", directory])
+
+
+@pytest.fixture
+def forbidding(env: VEnv) -> VEnv:
+    """An environment with an audit hook, as policies and sandboxes have them, that lets none of $FORBIDDEN happen."""
+    (env.site / "forbidding.py").write_text(
+        "import builtins, os, sys\n"
+        "error, *events = os.environ.get('FORBIDDEN', 'OSError').split()\n"
+        "def forbid(event, arguments):\n"
+        "    if event in events or event == 'open' and 'write' in events and arguments[2] & 3:\n"
+        "        raise getattr(builtins, error)('forbidden')\n"
+        "sys.addaudithook(forbid)\n"
+    )
+    (env.site / "a.pth").write_text("import forbidding\n")
+    return env
+
+
+WRITING = "write os.mkdir os.symlink os.rename os.remove os.rmdir"
+
+
+@fault("file systems", "symbolic links are refused", WHEELS)
+def test_no_links(forbidding: VEnv, environ: dict[str, str]) -> None:
+    environ["FORBIDDEN"] = "PermissionError os.symlink"
+    expect(WHEELS, forbidding, environ, says="forbidden")
+
+
+@fault("interpreters", "an audit hook that forbids writing", WHEELS)
+def test_forbidden_to_write(forbidding: VEnv, environ: dict[str, str]) -> None:
+    environ["FORBIDDEN"] = f"PermissionError {WRITING}"
+    expect(WHEELS, forbidding, environ, says="forbidden")
+
+
+@fault("interpreters", "an audit hook that forbids writing, with an error of its own kind", UNTOUCHED)
+def test_forbidden_to_write_by_another_error(forbidding: VEnv, environ: dict[str, str]) -> None:
+    environ |= {"FORBIDDEN": f"RuntimeError {WRITING}", "PYTHONDONTWRITEBYTECODE": "1"}
+    expect(UNTOUCHED, forbidding, environ, says="RuntimeError('forbidden')")
+
+
+@fault("file systems", "another user's, and no home directory", WHEELS)
+def test_another_users_environment(env: VEnv, environ: dict[str, str]) -> None:
+    with foreign(env, environ):
+        del environ["XDG_CACHE_HOME"]
+        environ["HOME"] = "/nonexistent"
+        expect(WHEELS, env, environ, says="Permission denied")
+
+
+@fault("file systems", "a container image: another user's, the root in it, times cut to seconds", ACTIVATED)
+def test_a_container_layer(env: VEnv, environ: dict[str, str]) -> None:
+    odd = 10**18 + 123_456_789
+    for path in [env.site, *env.site.rglob("*")]:
+        os.utime(path, ns=(odd, odd), follow_symlinks=False)
+    env.environ(env=environ)
+    for path in [env.site, *env.site.rglob("*")]:
+        whole = path.lstat().st_mtime_ns // 10**9 * 10**9
+        os.utime(path, ns=(whole, whole), follow_symlinks=False)
+    with foreign(env, environ):
+        environ["HOME"] = "/nonexistent"
+        expect(ACTIVATED, env, environ)
+
+
+@contextmanager
+def foreign(env: VEnv, environ: dict[str, str]) -> Iterator[None]:
+    """Let *env* be another user's, in a place that all users can reach."""
+    if os.geteuid() != 0:
+        pytest.skip("taking another user's place needs root")
+    place = Path(tempfile.mkdtemp())
+    place.chmod(0o755)
+    moved = env.copy(place / "venv")
+    env.path, env.python, env.site = moved.path, moved.python, moved.site
+    env.prefix = [SETPRIV, "--reuid", "12345", "--regid", "12345", "--clear-groups"]
+    try:
+        if env.start(env=environ).returncode:
+            pytest.skip(f"other users cannot start {env.python.resolve()}")
+        yield
+    finally:
+        shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("options", ["-a", "-r", "-rL"])
+@fault("a stale root", "the environment was copied, three ways", ACTIVATED)
+def test_a_copied_environment(env: VEnv, environ: dict[str, str], tmp_path: Path, options: str) -> None:
+    env.environ(env=environ)
+    python = env.python.resolve()
+    other = env.copy(tmp_path / "copied", options)
+    if options == "-rL":  # of the interpreter, a copy would not find its library
+        other.python.unlink()
+        other.python.symlink_to(python)
+    if options == "-a":
+        run(["rm", "-r", env.path])
+    expect(ACTIVATED, other, environ)
+
+
+@fault("a stale root", "the environment was moved", ACTIVATED)
+def test_a_moved_environment(env: VEnv, environ: dict[str, str], tmp_path: Path) -> None:
+    env.environ(env=environ)
+    made = os.readlink(env.root)
+    env.path.rename(tmp_path / "moved")
+    moved = env.at(tmp_path / "moved")
+    expect(ACTIVATED, moved, environ)
+    assert os.readlink(moved.root) == made
+
+
+EMBEDDING = """
+#include <Python.h>
+
+int main(int argc, char **argv) {
+    for (int start = 0; start < 2; start++) {
+        PyConfig config;
+        PyConfig_InitPythonConfig(&config);
+        PyConfig_SetBytesString(&config, &config.executable, argv[1]);
+        Py_InitializeFromConfig(&config);
+        PyRun_SimpleString(argv[2]);
+        PyThreadState *first = PyThreadState_Get();
+        PyThreadState *second = Py_NewInterpreter();
+        PyRun_SimpleString(argv[2]);
+        Py_EndInterpreter(second);
+        PyThreadState_Swap(first);
+        Py_FinalizeEx();
+    }
+    printf("%s\\n", getenv("CUDA_HOME"));
+}
+"""
+
+
+@fault("interpreters", "embedded in a program, twice, each time with a subinterpreter", ACTIVATED)
+def test_an_embedded_interpreter(env: VEnv, environ: dict[str, str], tmp_path: Path) -> None:
+    headers, libraries = sysconfig.get_path("include"), sysconfig.get_config_var("LIBDIR")
+    if not (Path(headers, "Python.h").exists() and Path(libraries, sysconfig.get_config_var("LDLIBRARY")).exists()):
+        pytest.skip("this Python has no headers, or no library to link")
+    (tmp_path / "program.c").write_text(EMBEDDING)
+    link = [f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lpython{}.{}".format(*sys.version_info)]
+    run(["cc", f"-I{headers}", "-o", tmp_path / "program", tmp_path / "program.c", *link])
+    command = [str(tmp_path / "program"), str(env.python), PROBE]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    *printed, seen_by_c = done.stdout.splitlines()
+    assert seen_by_c == str(env.root)
+    assert len(printed) == 4
+    for line in printed:
+        seen, held = json.loads(line)
+        assert seen == {**seen, **activation(str(env.root), environ)}
+        assert set(held) == places(env.site)
+
+
+@fault("interpreters", "a debugger", ACTIVATED)
+def test_a_debugger(env: VEnv, environ: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROBE)
+    done = env.python_("-m", "pdb", "-c", "continue", "-c", "quit", str(tmp_path / "program.py"), env=environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    seen, held = json.loads(done.stdout.splitlines()[0])
+    assert seen == {**seen, **activation(str(env.root), environ)}
+    assert set(held) == places(env.site)
+
+
+@fault("interpreters", "coverage, measuring every process", ACTIVATED)
+def test_coverage(env: VEnv, environ: dict[str, str], tmp_path: Path) -> None:
+    (env.site / "coverage").symlink_to(Path(coverage.__file__).parent)
+    (env.site / "a1_coverage.pth").write_text("import coverage; coverage.process_startup()\n")
+    settings = tmp_path / "settings"
+    settings.write_text(f"[run]\ndata_file = {tmp_path}/data\nparallel = True\n")
+    environ["COVERAGE_PROCESS_START"] = str(settings)
+    expect(ACTIVATED, env, environ)
+    assert list(tmp_path.glob("data.*")), "coverage did not run"
+
+
+@fault("several copies", "in the user's site directory", ACTIVATED)
+def test_user_site(env: VEnv, environ: dict[str, str], tmp_path: Path) -> None:
+    user = tmp_path / "user" / "lib" / "python{}.{}".format(*sys.version_info) / "site-packages"
+    user.parent.mkdir(parents=True)
+    env.site.rename(user)
+    env.site.mkdir()
+    configuration = env.path / "pyvenv.cfg"
+    configuration.write_text(re.sub("(include-system-site-packages = ).*", r"\1true", configuration.read_text()))
+    env.site = user
+    environ |= {"PYTHONUSERBASE": str(tmp_path / "user"), "CUDA_BUILD_ACTIVATE": "13"}
+    expect(ACTIVATED, env, environ)
+
+
+@fault("several copies", "in the system's site directory", ACTIVATED)
+def test_system_site(env: VEnv, environ: dict[str, str]) -> None:
+    python = env.python.resolve()
+    printed = run([python, "-I", "-c", "import site; print(*site.getsitepackages(), sep='\\n')"])
+    directories = [path for path in map(Path, printed.splitlines()) if path.is_dir()]
+    if not namespaces() or not directories:
+        pytest.skip("mounting needs root, and a system site directory")
+    env.python = python
+    env.prefix = ["unshare", "-m", "sh", "-ec", f'mount --bind {env.site} {directories[0]}; exec "$@"', "sh"]
+    env.site = directories[0]
+    seen, held = probe(env, environ)
+    assert seen == {**seen, **activation(str(env.root), environ)}
+    assert {".stamp", "bin/nvcc", "lib64/libcudart.so"} <= held
+
+
+def test_nothing_is_written_elsewhere_and_nothing_else_is_done(env: VEnv, environ: dict[str, str]) -> None:
+    """What SECURITY.md says, seen by an audit hook: what the first start writes, and that it runs and calls nobody."""
+    log = env.path / "log"
+    (env.site / "watching.py").write_text(
+        "import os, sys\n"
+        f"log = os.open({str(log)!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)\n"
+        "quiet = ('object.', 'import', 'compile', 'exec', 'marshal.', 'code.', 'os.listdir', 'os.scandir', 'sys.', 'builtins', 'cpython')\n"
+        "def watch(event, arguments):\n"
+        "    if event == 'open' and (not arguments[2] & 3 or isinstance(arguments[0], int)) or event.startswith(quiet): return\n"
+        "    os.write(log, os.fsencode(f'{event}\\0{arguments}\\n'))\n"
+        "sys.addaudithook(watch)\n"
+    )
+    (env.site / "a.pth").write_text("import watching\n")
+    assert env.environ("-B", env=environ)["CUDA_HOME"] == str(env.root)
+    events = [line.split("\0") for line in log.read_text().splitlines()]
+    assert {event for event, _ in events} == {"open", "os.mkdir", "os.symlink", "os.rename", "os.remove", "os.putenv"}
+    for event, arguments in events:
+        if event in ("open", "os.mkdir", "os.remove"):
+            assert arguments.startswith(f"('{env.root.parent}"), arguments
+        elif event in ("os.symlink", "os.rename"):
+            assert f", '{env.root.parent}/" in arguments, arguments
+
+
+def test_the_readme_states_every_fault() -> None:
+    assert table() in (PROJECT / "README.md").read_text(), f"The README should have:\n{table()}"

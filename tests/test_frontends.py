@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import NEWEST, PROJECT, VEnv, minor_version, run
+from conftest import NEWEST, PROJECT, SETPRIV, VEnv, minor_version, run
+from faults import ACTIVATED, fault
 
 Command = Callable[[Path, Path], list[str]]
 UV = [sys.executable, "-m", "uv", "build", "--wheel", "--verbose"]
@@ -44,7 +48,11 @@ def test_the_example_is_built_by_the_toolkit_of_its_build_environment(
     front_end: str, index: dict[str, str], full: VEnv, tmp_path: Path
 ) -> None:
     project = shutil.copytree(PROJECT / "examples" / "skbuild", tmp_path / "project")
-    log = run(FRONT_ENDS[front_end](project, tmp_path / "out"), env=index, cwd=tmp_path)
+    check(run(FRONT_ENDS[front_end](project, tmp_path / "out"), env=index, cwd=tmp_path), tmp_path / "out", full)
+
+
+def check(log: str, out: Path, full: VEnv) -> str:
+    """Check what a front end built into *out*, saying *log*; return the toolkit root that was used."""
     found = dict(re.findall(r"skbuild-demo: (\w+) = (.*)", log))
     root = found["toolkit"]
     assert re.fullmatch(r".*/site-packages/cuda-build-activate/cu13", root)
@@ -56,14 +64,53 @@ def test_the_example_is_built_by_the_toolkit_of_its_build_environment(
     assert found["CCCL"] == f"{root}/lib/cmake/cccl"
     assert "the decoy was called" not in log
 
-    (wheel,) = (tmp_path / "out").glob("skbuild_demo-*.whl")
-    library = tmp_path / zipfile.ZipFile(wheel).extract("skbuild_demo/libskbuild_demo.so", tmp_path)
+    (wheel,) = out.glob("skbuild_demo-*.whl")
+    library = zipfile.ZipFile(wheel).extract("skbuild_demo/libskbuild_demo.so", out)
     dynamic = run(["readelf", "-d", library])
     assert {"libcudart.so.13", "libcublas.so.13"} <= set(re.findall(r"NEEDED.*\[(.*)\]", dynamic))
     assert re.findall(r"(?:RUNPATH|RPATH).*\[(.*)\]", dynamic) == ["$ORIGIN/../nvidia/cu13/lib"]
     cuobjdump = full.site / "nvidia" / "cu13" / "bin" / "cuobjdump"
     assert set(re.findall(r"\.(sm_\d+)\.cubin", run([cuobjdump, "--list-elf", library]))) == {"sm_86"}
     assert f"Cuda compilation tools, release {minor_version(NEWEST)}" in run([cuobjdump, "--dump-elf", library])
+    return root
+
+
+@fault("front ends", "four builds at once, with one cache that is empty", ACTIVATED)
+def test_four_builds_at_once(index: dict[str, str], full: VEnv, tmp_path: Path) -> None:
+    environ = {**index, "UV_CACHE_DIR": str(tmp_path / "cache" / "uv"), "PIP_CACHE_DIR": str(tmp_path / "cache" / "pip")}
+    roots, builds = set(), []
+    for front_end in ("pip", "build", "uv", "uv, symlinks"):
+        place = tmp_path / front_end
+        project = shutil.copytree(PROJECT / "examples" / "skbuild", place / "project")
+        command = [part for part in FRONT_ENDS[front_end](project, place / "out") if part != "--no-cache-dir"]
+        with open(place / "log", "w") as log:
+            builds.append((place, subprocess.Popen(command, env=environ, cwd=place, stdout=log, stderr=log)))
+    for place, build in builds:
+        assert build.wait() == 0, (place / "log").read_text()
+        roots.add(check((place / "log").read_text(), place / "out", full))
+    assert len(roots) == 4
+
+
+@pytest.mark.parametrize("front_end", ["pip", "uv"])
+@fault("front ends", "a user without a home directory, by pip and by uv", ACTIVATED)
+def test_no_home_directory(front_end: str, index: dict[str, str], wheel: Path, full: VEnv) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("taking another user's place needs root")
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        project = shutil.copytree(PROJECT / "examples" / "skbuild", place / "project")
+        shutil.copy(wheel, project)  # where it is built is closed to others
+        for path in [place, project, *project.rglob("*")]:
+            os.chown(path, 12345, 12345)
+        environ = {name: value.replace(str(wheel.parent), str(project)) for name, value in index.items()}
+        for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+            environ.pop(name, None)
+        environ |= {"HOME": "/nonexistent", "TMPDIR": directory, "UV_CACHE_DIR": f"{directory}/uv"}
+        stranger = [SETPRIV, "--reuid", "12345", "--regid", "12345", "--clear-groups"]
+        if subprocess.run([*stranger, sys.executable, "-m", front_end, "--version"], check=False).returncode:
+            pytest.skip(f"other users cannot start {sys.executable}")
+        log = run([*stranger, *FRONT_ENDS[front_end](project, place / "out")], env=environ, cwd=place)
+        check(log, place / "out", full)
 
 
 def test_the_example_passes_its_own_tests(index: dict[str, str], offline: dict[str, str], tmp_path: Path) -> None:

@@ -9,23 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import WITHOUT_PRIVILEGE, VEnv, clean_environ, make_toolkit, run
+from conftest import VARIABLES, VEnv, clean_environ, make_toolkit
+from faults import ACTIVATED, fault
 
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 MODULES = "import sys; print(*sorted(sys.modules))"
 OURS = {"cuda_build_activate", "cuda_build_activate._activate"}
-VARIABLES = {
-    "CUDA_BUILD_ACTIVATE_ROOT",
-    "CUDA_HOME",
-    "CUDA_PATH",
-    "CUDA_ROOT",
-    "CUDAToolkit_ROOT",
-    "CUDA_TOOLKIT_ROOT_DIR",
-    "CUDACXX",
-    "PATH",
-    "CMAKE_PREFIX_PATH",
-    "LIBRARY_PATH",
-}
 
 
 def interpreters() -> list[Path]:
@@ -114,57 +103,6 @@ def test_uninstalled(venv: VEnv, clean: dict[str, str]) -> None:
     assert venv.environ(env=clean) == venv.environ("-S", env=clean)
 
 
-# Shell commands, run in the site directory of an environment that has a toolkit.
-FAULTS = {
-    "nvidia is a file": "rm -r nvidia; touch nvidia",
-    "nvidia is a dangling link": "rm -r nvidia; ln -s nowhere nvidia",
-    "nvidia is a link loop": "rm -r nvidia; ln -s nvidia nvidia",
-    "nvidia is empty": "rm -r nvidia; mkdir nvidia",
-    "nvidia is unreadable": "chmod 0 nvidia",
-    "cu13 is a file": "rm -r nvidia/cu13; touch nvidia/cu13",
-    "cu13 is a dangling link": "rm -r nvidia/cu13; ln -s nowhere nvidia/cu13",
-    "cu13 is unreadable": "chmod 0 nvidia/cu13",
-    "cu13 can be listed and no more": "chmod a-x nvidia/cu13",
-    "bin is unreadable": "chmod 0 nvidia/cu13/bin",
-    "lib is unreadable": "chmod 0 nvidia/cu13/lib",
-    "lib is missing": "rm -r nvidia/cu13/lib",
-    "lib is a file": "rm -r nvidia/cu13/lib; touch nvidia/cu13/lib",
-    "lib is a link loop": "rm -r nvidia/cu13/lib; ln -s lib nvidia/cu13/lib",
-    "include is a dangling link": "rm -r nvidia/cu13/include; ln -s nowhere nvidia/cu13/include",
-    "nvcc is a dangling link": "ln -sf nowhere nvidia/cu13/bin/nvcc",
-    "nvcc is a directory": "rm nvidia/cu13/bin/nvcc; mkdir nvidia/cu13/bin/nvcc",
-    "a library is a dangling link": "ln -sf nowhere nvidia/cu13/lib/libcudart.so.13",
-    "a library is a link loop": "ln -sf libcudart.so.13 nvidia/cu13/lib/libcudart.so.13",
-    "a header is unreadable": "chmod 0 nvidia/cu13/include/cuda_runtime_api.h",
-    "a header is no text": r"printf '\377\0' > nvidia/cu13/include/cuda_runtime_api.h",
-    "a name is not UTF-8": r"touch nvidia/cu13/lib/$(printf '\377').so.1",
-    "a name has a line break": r"mkdir nvidia/cudnn; mkdir 'nvidia/cu13/lib/a\nb'",
-    "our directory is a file": "touch cuda-build-activate",
-    "our directory is a link loop": "ln -s cuda-build-activate cuda-build-activate",
-    "our directory is unreadable": "mkdir -m 0 cuda-build-activate",
-    "the site directory is read-only": "chmod a-w .",
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_broken_component_never_breaks_a_start(venv: VEnv, clean: dict[str, str], tmp_path: Path, fault: str) -> None:
-    make_toolkit(venv.site)
-    clean["XDG_CACHE_HOME"] = str(tmp_path / "cache")
-    untouched = venv.environ("-S", env=clean)
-    run(["sh", "-ec", FAULTS[fault]], cwd=venv.site)
-    venv.prefix = WITHOUT_PRIVILEGE
-    try:
-        for _ in range(2):
-            environ = venv.environ(env=clean)
-            root = Path(environ.get("CUDA_HOME", ""))
-            assert root.is_relative_to(venv.site) or root.is_relative_to(tmp_path / "cache") or environ == untouched
-            assert changed(untouched, environ) in (set(), VARIABLES, VARIABLES - {"CUDACXX"})
-            report = json.loads(venv.python_("-m", "cuda_build_activate", "--json", env=clean).stdout)
-            assert report["root"] == environ.get("CUDA_HOME")
-    finally:
-        run(["chmod", "-R", "u+rwX", venv.site])
-
-
 def test_verbose_says_what_was_done_once(venv: VEnv, clean: dict[str, str]) -> None:
     clean["CUDA_BUILD_ACTIVATE_VERBOSE"] = "1"
     said = venv.start(env=clean).stderr
@@ -208,6 +146,7 @@ def test_activate_from_a_zip_file(tmp_path: Path, wheel: Path, clean: dict[str, 
     assert (done.stdout, done.stderr) == (f"{venv.root}/bin/nvcc\n", "")
 
 
+@fault("several copies", "an environment within an activated one", ACTIVATED)
 def test_the_innermost_environment_wins(venv: VEnv, tmp_path: Path, wheel: Path, clean: dict[str, str]) -> None:
     make_toolkit(venv.site)
     inner = VEnv(tmp_path / "inner")
@@ -220,6 +159,7 @@ def test_the_innermost_environment_wins(venv: VEnv, tmp_path: Path, wheel: Path,
     assert inner.environ(env=environ) == environ
 
 
+@fault("several copies", "the outer environment's copy runs for the inner one, as with pip", ACTIVATED)
 def test_the_way_pip_isolates(venv: VEnv, tmp_path: Path, wheel: Path, clean: dict[str, str]) -> None:
     """pip's build environment is a directory, not a virtual environment; the outer environment's module runs for it.
 
@@ -246,13 +186,7 @@ def test_the_way_pip_isolates(venv: VEnv, tmp_path: Path, wheel: Path, clean: di
     assert venv.environ(env=environ) == environ
 
 
-@pytest.mark.parametrize("options", [("-I",), ("-E",), ("-B",), ("-OO",), ("-W", "error"), ("-X", "dev")])
-def test_interpreter_options(venv: VEnv, clean: dict[str, str], options: tuple[str, ...]) -> None:
-    make_toolkit(venv.site)
-    for _ in ("assembling", "in place"):
-        assert activated(venv, venv.environ(*options, env=clean), venv.environ("-S", env=clean))
-
-
+@fault("environment variables", "a toolkit of the machine in every variable, and first on `PATH`", ACTIVATED)
 def test_this_machine_cannot_answer(venv: VEnv, hostile: dict[str, str]) -> None:
     make_toolkit(venv.site)
     environ = venv.environ(env=hostile)

@@ -1,0 +1,171 @@
+"""What the package costs: ``python3 bench [--builds | --check | --record] [RESULT.json]``.
+
+Needs valgrind and strace. It makes an environment of its own in build/, and the project's wheel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import builds
+import check
+import growth
+import report
+import startup
+import targets
+from environments import PREFERRED, interpreters, run, running
+from measure import tool
+
+BENCH = Path(__file__).resolve().parent
+OUT = BENCH.parent / "build" / "bench"
+VENV = OUT / "venv"
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    tool("strace" if options.mode is _builds else "valgrind")
+    if options.mode is _startup:
+        tool("strace")
+    if options.wheel is None:
+        return _in_own_environment()
+    directory = OUT / options.mode.__name__
+    shutil.rmtree(directory, ignore_errors=True)
+    try:
+        status: int = options.mode(options.wheel, directory, options.result)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python3 bench", description="Measure what the package costs.")
+    modes = parser.add_mutually_exclusive_group()
+    for option, mode, text in (
+        ("--builds", _builds, "time whole builds of the example instead: needs the network, fetches 0.6 GB"),
+        ("--check", _check, "compare three states of this Python with recorded.json: exit status 1 if one has grown"),
+        ("--record", _record, "rewrite recorded.json, for all supported versions of Python that are here"),
+    ):
+        modes.add_argument(option, dest="mode", action="store_const", const=mode, default=_startup, help=text)
+    parser.add_argument(
+        "--wheel",
+        type=Path,
+        help="measure this one, with uv out of the environment that runs this, instead of making both",
+    )
+    result = BENCH / "result.json"
+    parser.add_argument("result", nargs="?", type=Path, default=result, help=f"where figures go (default: {result})")
+    return parser
+
+
+def _in_own_environment() -> int:
+    """Run this program again, in an environment with uv, for a new wheel of the project."""
+    python = VENV / "bin" / "python"
+    pip = (python, "-m", "pip", "--quiet", "--disable-pip-version-check")
+    if not (VENV / "bin" / "uv").exists():
+        try:
+            venv.create(VENV, with_pip=True, clear=True)
+        except subprocess.CalledProcessError:
+            sys.exit("This Python has no ensurepip; on Debian and Ubuntu: apt install python3-venv")
+        run(*pip, "install", "--upgrade", "pip", "uv")
+    # A path that never was before: by its path uv takes a wheel out of its cache.
+    with tempfile.TemporaryDirectory(prefix="wheel-", dir=OUT) as directory:
+        run(*pip, "wheel", "--no-deps", "--wheel-dir", directory, BENCH.parent)
+        (wheel,) = Path(directory).glob("*.whl")
+        return subprocess.run([python, BENCH, *sys.argv[1:], "--wheel", wheel], check=False).returncode
+
+
+def _startup(wheel: Path, directory: Path, result: Path) -> int:
+    """Measure all states in the oldest and the newest interpreter, and in the one that the targets are stated for."""
+    found = interpreters()
+    stated = PREFERRED if PREFERRED in found else max(found)
+    compared: dict[str, dict[str, str]] = {}
+    all_rows: list[startup.Row] = []
+    all_times: list[startup.Time] = []
+    for version in sorted({min(found), stated, max(found)}):
+        interpreter = found[version]
+        python = run(interpreter, "-c", "import platform; print(platform.python_version())").strip()
+        states = startup.States(interpreter, directory / python, wheel)
+        compared[python] = states.add_all()
+        rows, times = startup.measure(python, states)
+        _print(report.startup(python, rows, times))
+        all_rows += rows
+        all_times += times
+        if version == stated:
+            grown = list(growth.measure(states, interpreter, directory / "growth", wheel))
+            evaluated = list(targets.evaluate(version, rows, times, grown))
+    _print(report.growth(grown))
+    _print(report.targets(evaluated))
+    figures = {
+        "compared with": compared,
+        "states": [row._asdict() for row in all_rows],
+        "times": [row._asdict() for row in all_times],
+        "growth": [row._asdict() for row in grown],
+        "targets": [row._asdict() for row in evaluated],
+    }
+    _write(result, "startup", figures)
+    return 0
+
+
+def _builds(wheel: Path, directory: Path, result: Path) -> int:
+    """Time whole builds."""
+    _, interpreter = running()
+    measured = builds.measure(interpreter, directory, wheel)
+    _print(report.builds(measured))
+    each = [{**build._asdict(), "ours": measured.ours(build)} for build in measured.builds]
+    _write(result, "builds", {"builds": each, "milliseconds of a start": measured.milliseconds})
+    return 0
+
+
+def _write(path: Path, section: str, figures: Mapping[str, object]) -> None:
+    """Replace this *section* of the results, and leave the other one."""
+    results = json.loads(path.read_text()) if path.exists() else {}
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        (cpu, *_) = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    machine = {"cpu": cpu, "cpus": os.cpu_count(), "kernel": f"{platform.system()} {platform.release()}"}
+    today = datetime.date.today().isoformat()
+    results[section] = {"date": today, "machine": machine, "python": platform.python_version(), **figures}
+    path.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def _check(wheel: Path, directory: Path, result: Path) -> int:
+    """Has the cost of a start grown?"""
+    (major, minor), interpreter = running()
+    counts = check.count(interpreter, directory, wheel)
+    before = check.recorded().get(f"{major}.{minor}")
+    _print(report.counts(counts, before))
+    if before is None:
+        print(f"No counts are recorded for CPython {major}.{minor}: python3 bench --record")
+        return 2
+    grown = check.grown(counts, before)
+    _print(grown)
+    return 1 if grown else 0
+
+
+def _record(wheel: Path, directory: Path, result: Path) -> int:
+    """Take what it costs now for what it may cost."""
+    for (major, minor), interpreter in interpreters().items():
+        name = f"{major}.{minor}"
+        counts = check.count(interpreter, directory / name, wheel)
+        check.record({name: counts})
+        print(f"\nCPython {name}")
+        _print(report.counts(counts, None))
+    return 0
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""The results as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from builds import Builds
+from check import Counts
+from growth import Growth
+from startup import BARE, Row, Time
+from targets import Target, millions
+
+
+def startup(python: str, rows: Sequence[Row], times: Sequence[Time]) -> Iterator[str]:
+    """An interpreter's counts and times."""
+    over = {(row.state, row.byte_code): row for row in rows}
+    bare = over[BARE, True]
+    yield f"\nCPython {python}: a bare virtualenv's start takes {bare.instructions:,} instructions and"
+    yield f"{bare.system_calls} system calls; over that:"
+    table = [["", "with byte code", "calls", "without", "calls"]]
+    for name in dict.fromkeys(row.state for row in rows if row.state != BARE):
+        cells = [over[name, byte_code] for byte_code in (True, False)]
+        table.append([name, *(text for row in cells for text in (millions(row.instructions), f"{row.system_calls:+}"))])
+    yield from aligned(table)
+    wall = {(time.state, time.byte_code): time.milliseconds for time in times}
+    table = [["wall time, and in bare starts", "with byte code", "", "without", ""]]
+    for name in dict.fromkeys(time.state for time in times):
+        texts = []
+        for byte_code in (True, False):
+            time = wall[name, byte_code]
+            texts += [f"{time:.1f} ms", f"{time / wall[BARE, byte_code]:.2f}"]
+        table.append([name, *texts])
+    yield from aligned(table)
+
+
+def growth(rows: Sequence[Growth]) -> Iterator[str]:
+    """A table for each thing that grows: instructions and system calls by size."""
+    for what in dict.fromkeys(row.what for row in rows):
+        found = {(row.state, row.size): row for row in rows if row.what == what}
+        sizes = sorted({size for _, size in found})
+        yield ""
+        table = [[what, *(f"{size:,}" for size in sizes)]]
+        for name in dict.fromkeys(name for name, _ in found):
+            cells = [found[name, size] for size in sizes]
+            table.append([name, *(f"{millions(cell.instructions)} {cell.system_calls:+5}" for cell in cells)])
+        yield from aligned(table)
+
+
+def targets(rows: Iterable[Target]) -> Iterator[str]:
+    """What is to be reached, and whether it is."""
+    yield ""
+    table = [["target", "at most", "is", ""]]
+    yield from aligned([*table, *([*row[:3], "met" if row.met else "NOT MET"] for row in rows)])
+
+
+def builds(measured: Builds) -> Iterator[str]:
+    """The seconds of each phase of each build, and the most that is ours in it."""
+    yield f"The toolkit without isolation: {measured.installed}"
+    phases = list(measured.builds[0].seconds)
+    table = [["seconds", *phases, "total", "ours", "of it", "starts"]]
+    for build in measured.builds:
+        total, ours = sum(build.seconds.values()), measured.ours(build)
+        seconds = [f"{value:.1f}" for value in (*build.seconds.values(), total)]
+        table.append([build.name, *seconds, f"{ours:.3f}", f"{ours / total:.2%}", str(build.starts)])
+    yield from aligned(table)
+
+
+def counts(found: Counts, before: Counts | None) -> Iterator[str]:
+    """The counts of instructions beside the recorded ones."""
+    table = [["instructions", "now", "recorded"]]
+    for name, figure in found.items():
+        table.append([name, f"{figure:,}", f"{before[name]:,}" if before else "-"])
+    yield from aligned(table)
+
+
+def aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The rows as lines: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*table)]
+    for first, *others in table:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:]))]
+        yield "  ".join(cells).rstrip()
