@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from environments import Argument, Environment, remove_root
+from environments import Argument, Environment, put_root_away
 from measure import SYSTEM_PATH, Start, medians, tool
 from startup import BARE, FIRST, MARKER, ROOT
 
@@ -60,7 +60,7 @@ def measure(interpreter: Path, directory: Path, wheel: Path) -> Builds:
     starts = {
         BARE: Start(bare.python),
         ROOT: Start(toolkit.python),
-        FIRST: Start(toolkit.python, before=functools.partial(remove_root, toolkit.site)),
+        FIRST: Start(toolkit.python, before=functools.partial(put_root_away, toolkit.site)),
     }
     milliseconds = medians(starts)
 

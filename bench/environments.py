@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Union
@@ -96,9 +96,14 @@ class Environment:
         return found.name.split("-")[1]
 
 
-def remove_root(entry: Path) -> None:
-    """Let the next start be the first one with the toolkit in *entry*."""
-    shutil.rmtree(entry / "cuda-build-activate", ignore_errors=True)
+def put_root_away(entry: Path) -> None:
+    """Let the next start be the first one with the toolkit in *entry*.
+
+    Not removed: for some time after a removal ext4 is several times as slow in making files.
+    """
+    root = entry / "cuda-build-activate"
+    if root.exists():
+        root.rename(entry.parent / f"away-{time.time_ns()}")
 
 
 def add_toolkit(entries: Sequence[Path], wheels: int = len(COMPONENTS)) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from environments import Environment, add_cuda_12, add_distributions, add_toolkit, remove_root
+from environments import Environment, add_cuda_12, add_distributions, add_toolkit, put_root_away
 from measure import VARIABLES, Start
-from startup import CHILD, FIRST, MODULE, NONE, PLAIN, ROOT, States
+from startup import BARE, CHILD, FIRST, MODULE, NONE, PLAIN, ROOT, States
 
 PATHS = "more sys.path entries, all empty"
 DISTRIBUTIONS = "more installed distributions"
@@ -20,7 +20,7 @@ CUDA_12 = "component wheels, CUDA 12: a directory each in nvidia/"
 
 
 class Growth(NamedTuple):
-    """What a state costs over the bare virtualenv at one size."""
+    """What a state costs over the bare virtualenv at one size; of the bare one itself, what it costs."""
 
     what: str
     size: int
@@ -34,7 +34,7 @@ def measure(states: States, interpreter: Path, directory: Path, wheel: Path) -> 
     yield from _paths(states, directory / "paths")
     for size in (1, 10, 100, 1000):
         yield from _distributions(size, States(interpreter, directory / "distributions", wheel))
-    for what, sizes in ((TOGETHER, (1, 5, 10, 20, 40)), (APART, (1, 5, 10, 20, 40)), (CUDA_12, (1, 5, 10, 24))):
+    for what, sizes in ((TOGETHER, (1, 5, 10, 40)), (APART, (1, 5, 10, 40)), (CUDA_12, (1, 5, 10, 24))):
         for size in sizes:
             made = Environment(directory / "wheels", interpreter)
             made.install(wheel)
@@ -47,6 +47,7 @@ def _paths(states: States, directory: Path) -> Iterator[Growth]:
         entry.mkdir(parents=True)
     for size in (0, 1, 10, 100, 500):
         more = _path(entries[:size])
+        yield Growth(PATHS, size, BARE, *Start(states.bare, {**VARIABLES, **more}).cost())
         for name in (MODULE, PLAIN, CHILD, ROOT, NONE):
             start = states.starts[name]
             start = start._replace(variables={**start.variables, **more})
@@ -58,6 +59,7 @@ def _distributions(size: int, states: States) -> Iterator[Growth]:
         add_distributions(environment.site, size)
     states.compile()
     states.verify()
+    yield Growth(DISTRIBUTIONS, size, BARE, *Start(states.bare).cost())
     for name, start in states.starts.items():
         yield Growth(DISTRIBUTIONS, size, name, *start.over(states.bare))
 
@@ -70,7 +72,7 @@ def _wheels(what: str, size: int, made: Environment, directory: Path, bare: Path
         add_toolkit(entries or [made.site], size)
     made.compile()
     first = Start(
-        made.python, {**VARIABLES, **_path(entries)}, before=functools.partial(remove_root, [*entries, made.site][0])
+        made.python, {**VARIABLES, **_path(entries)}, before=functools.partial(put_root_away, [*entries, made.site][0])
     )
     yield Growth(what, size, FIRST, *first.over(bare))
     root = first._replace(before=None)

@@ -42,7 +42,10 @@ def growth(rows: Sequence[Growth]) -> Iterator[str]:
         table = [[what, *(f"{size:,}" for size in sizes)]]
         for name in dict.fromkeys(name for name, _ in found):
             cells = [found[name, size] for size in sizes]
-            table.append([name, *(f"{millions(cell.instructions)} {cell.system_calls:+5}" for cell in cells)])
+            if name == BARE:  # all of it
+                table.append([name, *(f"{cell.instructions / 1e6:.2f} M {cell.system_calls:5}" for cell in cells)])
+            else:
+                table.append([name, *(f"{millions(cell.instructions)} {cell.system_calls:+5}" for cell in cells)])
         yield from aligned(table)
 
 

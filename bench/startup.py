@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from environments import Argument, Environment, add_toolkit, remove_root, run
+from environments import Argument, Environment, add_toolkit, put_root_away, run
 from measure import VARIABLES, Start, medians
 
 PLAIN_FILES = tuple(Path(__file__).parent / "plain" / f"plain_activator.{suffix}" for suffix in ("pth", "py"))
@@ -89,8 +89,8 @@ class States:
             PATHFINDER: Start(projects["cuda-pathfinder"].python, code=FIND),
             **self.starts,
             OFF: Start(self._ours.python, {**VARIABLES, "CUDA_BUILD_ACTIVATE": "0"}),
-            FIRST: Start(self._ours.python, before=functools.partial(remove_root, self._ours.site)),
-            FIRST_40: Start(many.python, before=functools.partial(remove_root, many.site)),
+            FIRST: Start(self._ours.python, before=functools.partial(put_root_away, self._ours.site)),
+            FIRST_40: Start(many.python, before=functools.partial(put_root_away, many.site)),
         }
         # The last releases for Python 3.9 are too old.
         if not (projects["coverage"].site / "a1_coverage.pth").exists():

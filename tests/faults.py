@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -97,12 +97,15 @@ FAULTS: dict[str, dict[str, Fault]] = {
         "`cu13` is a file": Fault(UNTOUCHED, "rm -r nvidia/cu13; touch nvidia/cu13"),
         "`cu13` is a dangling link": Fault(UNTOUCHED, "rm -r nvidia/cu13; ln -s nowhere nvidia/cu13"),
         "`cu13` is unreadable": Fault(UNTOUCHED, "chmod 0 nvidia/cu13"),
-        "`cu13` can be listed and no more": Fault(UNTOUCHED, "chmod a-x nvidia/cu13", says="Permission denied"),
+        "`cu13` can be listed and no more": Fault(UNTOUCHED, "chmod a-x nvidia/cu13"),
+        "directories that pip left": Fault(UNTOUCHED, "find nvidia -type f -delete", says="no CUDA toolkit"),
         "`bin` is unreadable": Fault(UNTOUCHED, "chmod 0 nvidia/cu13/bin", says="Permission denied"),
         "`lib` is unreadable": Fault(WHEELS, "chmod 0 nvidia/cu13/lib", says="Permission denied"),
         "`lib` is missing": Fault(ACTIVATED, "rm -r nvidia/cu13/lib"),
         "`lib` is a file": Fault(ACTIVATED, "rm -r nvidia/cu13/lib; touch nvidia/cu13/lib"),
-        "`lib` is a link loop": Fault(WHEELS, "rm -r nvidia/cu13/lib; ln -s lib nvidia/cu13/lib", says="symbolic links"),
+        "`lib` is a link loop": Fault(
+            WHEELS, "rm -r nvidia/cu13/lib; ln -s lib nvidia/cu13/lib", says="symbolic links"
+        ),
         "`include` is a dangling link": Fault(
             ACTIVATED, "rm -r nvidia/cu13/include; ln -s nowhere nvidia/cu13/include"
         ),
@@ -163,7 +166,9 @@ FAULTS: dict[str, dict[str, Fault]] = {
         "a component was removed": Fault(ACTIVATED, "$PYTHON -c pass; rm -r nvidia/cu13/cccl nvidia/cu13/include/cccl"),
         "the compiler was removed": Fault(HOST_ONLY, "$PYTHON -c pass; rm -r nvidia/cu13/bin/nvcc"),
         "all components were removed": Fault(UNTOUCHED, "$PYTHON -c pass; rm -r nvidia", says="no CUDA toolkit"),
-        "a product was added": Fault(ACTIVATED, "$PYTHON -c pass; mkdir -p nvidia/nccl/lib; touch nvidia/nccl/lib/a.so.1"),
+        "a product was added": Fault(
+            ACTIVATED, "$PYTHON -c pass; mkdir -p nvidia/nccl/lib; touch nvidia/nccl/lib/a.so.1"
+        ),
         "the root was deleted": Fault(ACTIVATED, "$PYTHON -c pass; rm -r cuda-build-activate"),
         "the root's tree was deleted": Fault(ACTIVATED, "$PYTHON -c pass; rm -r cuda-build-activate/.cu13.*"),
         "a copy that follows links, and an upgrade": Fault(
@@ -173,9 +178,7 @@ FAULTS: dict[str, dict[str, Fault]] = {
         ),
     },
     "file systems": {
-        "read-only": Fault(
-            CACHED, around="mount --bind $SITE $SITE; mount -o remount,ro,bind $SITE"
-        ),
+        "read-only": Fault(CACHED, around="mount --bind $SITE $SITE; mount -o remount,ro,bind $SITE"),
         "read-only, and the cache as well": Fault(
             WHEELS,
             "mkdir $BASE/cache",
@@ -192,9 +195,9 @@ FAULTS: dict[str, dict[str, Fault]] = {
         ),
         **{
             f"full after {count} files": Fault(
-                CACHED, "mkdir cuda-build-activate", around=FULL.format(f"nr_inodes={count}")
+                CACHED, "mkdir cuda-build-activate", around=FULL.format(f"nr_inodes={count + 1}")
             )
-            for count in (1, 2, 3, 10, 30)
+            for count in (0, 2, 10, 30, 50)
         },
         "a path of 3,900 characters": Fault(ACTIVATED, length=3900),
         "a path of 4,000 characters": Fault(ACTIVATED, length=4000),
@@ -284,7 +287,8 @@ FAULTS: dict[str, dict[str, Fault]] = {
                 ("-X", "utf8=0"),
                 ("-X", "tracemalloc"),
                 ("-X", "faulthandler"),
-                *([("-P",), ("-X", "frozen_modules=off")] if sys.version_info >= (3, 11) else []),
+                ("-X", "frozen_modules=off"),
+                ("-P",),  # from Python 3.11 on
             )
         },
         "`-S`": Fault(UNSEEN, options=("-S",)),
@@ -298,7 +302,8 @@ FAULTS: dict[str, dict[str, Fault]] = {
         "has odd strings": Fault(ACTIVATED, SYS_PATH.format(r'sys.path[:0] = ["", ".", "relative", "/\udcff"]')),
         "has zip files": Fault(
             ACTIVATED,
-            "$PYTHON -m zipfile -c $BASE/a.zip hatch*; " + SYS_PATH.format("sys.path[:0] = ['$BASE/a.zip', '$BASE/a.zip/a']"),
+            "$PYTHON -m zipfile -c $BASE/a.zip hatch*; "
+            + SYS_PATH.format("sys.path[:0] = ['$BASE/a.zip', '$BASE/a.zip/a']"),
         ),
         "has unreadable directories": Fault(
             ACTIVATED, "mkdir -m 0 $BASE/closed; " + SYS_PATH.format("sys.path.insert(0, '$BASE/closed')")
@@ -306,7 +311,9 @@ FAULTS: dict[str, dict[str, Fault]] = {
         "has the same directory in three spellings": Fault(
             ACTIVATED, SYS_PATH.format("sys.path += ['$SITE/', '$SITE/../site-packages']")
         ),
-        "has 5,000 entries": Fault(ACTIVATED, SYS_PATH.format('sys.path += ["/nonexistent/%d" % i for i in range(5000)]')),
+        "has 5,000 entries": Fault(
+            ACTIVATED, SYS_PATH.format('sys.path += ["/nonexistent/%d" % i for i in range(5000)]')
+        ),
         "is a tuple": Fault(ACTIVATED, SYS_PATH.format("sys.path = tuple(sys.path)"), options=("-I",)),
     },
     "several copies": {
@@ -339,6 +346,12 @@ FAULTS: dict[str, dict[str, Fault]] = {
             "ln -s $BASE/planted $BASE/cache/cuda-build-activate",
             says="is not closed to other users",
         ),
+        "a cache of another user": Fault(
+            WHEELS,
+            "touch cuda-build-activate; mkdir -p $BASE/cache; mkdir -m 700 $BASE/cache/cuda-build-activate; "
+            "chown 12345 $BASE/cache/cuda-build-activate",
+            says="is not closed to other users",
+        ),
         "all users can write to the wheels' `bin`": Fault(ACTIVATED, "chmod o+w nvidia/cu13/bin"),
         "all users can write to the wheels' `bin`, and no root can be made": Fault(
             UNTOUCHED, "touch cuda-build-activate; chmod o+w nvidia/cu13/bin", NO_CACHE, says="everybody can write"
@@ -350,7 +363,8 @@ FAULTS: dict[str, dict[str, Fault]] = {
 PROBE = """
 import json, os
 root = os.environ.get("CUDA_BUILD_ACTIVATE_ROOT")
-held = [os.path.join(top, name)[len(root) + 1:] for top, *inner in os.walk(root) for name in sum(inner, [])] if root else []
+walk = os.walk(root) if root else []
+held = [os.path.join(top, name)[len(root) + 1:] for top, *inner in walk for name in sum(inner, [])]
 print(json.dumps([dict(os.environ), held]))
 """
 
@@ -358,32 +372,67 @@ OTHERS: dict[str, dict[str, str]] = {}
 
 
 def fault(group: str, name: str, outcome: str) -> Callable[[Function], Function]:
-    """A test that provokes a fault in a manner of its own."""
+    """Mark a test that provokes a fault in a manner of its own."""
 
     def mark(function: Function) -> Function:
         OTHERS.setdefault(group, {})[name] = outcome
-        marked: Function = pytest.mark.fault(function)
+        marked: Function = pytest.mark.fault(f"{group}: {name}")(function)
         return marked
 
     return mark
 
 
-def table() -> str:
-    """The README's table: what comes of each fault."""
-    outcomes = (ACTIVATED, HOST_ONLY, CACHED, WHEELS, UNTOUCHED, UNSEEN)
-    lines = ["| what | the fault | what comes of it |", "|---|---|---|"]
-    for group in dict.fromkeys([*FAULTS, *OTHERS]):
-        found = {name: fault.outcome for name, fault in FAULTS.get(group, {}).items()} | OTHERS.get(group, {})
-        for outcome in outcomes:
-            names = [name for name in found if found[name] == outcome]
-            if names:
-                lines.append(f"| {group} | {'; '.join(names)} | {outcome} |")
-    return "\n".join(lines)
+def outcomes() -> dict[str, dict[str, str]]:
+    """What comes of each fault, by group and name."""
+    for module in ("environments", "faults", "frontends", "races", "startup"):
+        importlib.import_module(f"test_{module}")  # where there are others
+    return {
+        group: {name: fault.outcome for name, fault in FAULTS.get(group, {}).items()}
+        | dict(sorted(OTHERS.get(group, {}).items()))
+        for group in (*FAULTS, *sorted(OTHERS.keys() - FAULTS.keys()))
+    }
+
+
+def summary() -> str:
+    """The README's table: how many faults there are, and what comes of them."""
+    lines = [
+        "| what | faults | activated | with the root in the user's cache | with the wheels' own directory | untouched |"
+    ]
+    lines.append("|---|---|---|---|---|---|")
+    groups = {group: list(found.values()) for group, found in outcomes().items()}
+    groups["**all**"] = [outcome for found in groups.values() for outcome in found]
+    for group, found in groups.items():
+        counts = [
+            sum(found.count(outcome) for outcome in same)
+            for same in ((ACTIVATED, HOST_ONLY), (CACHED,), (WHEELS,), (UNTOUCHED, UNSEEN))
+        ]
+        lines.append(f"| {group} | {len(found)} | {' | '.join(str(count or '') for count in counts)} |")
+    return "\n".join(lines) + "\n"
+
+
+def details() -> str:
+    """The list of all faults, by what comes of them."""
+    lines = []
+    for group, found in outcomes().items():
+        lines.append(f"\n## {group[0].upper()}{group[1:]}\n")
+        for outcome in dict.fromkeys(found.values()):
+            names = "; ".join(name for name in found if found[name] == outcome)
+            lines.append(f"- **{outcome}**: {names}")
+    return "\n".join(lines) + "\n"
 
 
 def namespaces() -> bool:
     """Whether this user can have a mount namespace of its own."""
     return subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode == 0
+
+
+def contents(directory: str) -> set[str]:
+    """All that is below *directory*, relative to it."""
+    return {
+        os.path.relpath(os.path.join(top, name), directory)
+        for top, directories, names in os.walk(directory)
+        for name in (*directories, *names)
+    }
 
 
 def listing(directory: Path) -> dict[str, tuple[int, ...]]:
@@ -461,4 +510,3 @@ def activation(root: str, before: Mapping[str, str], *, nvcc: bool = True) -> di
         del variables["CUDACXX"]
     assert os.path.isabs(root)
     return variables
-

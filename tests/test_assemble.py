@@ -236,7 +236,9 @@ def test_modes(site: Path, umask: int) -> None:
         root = root_of(site)
     finally:
         os.umask(before)
-    modes = {path.lstat().st_mode & 0o777 & ~0o111 for path in [root.resolve(), *root.rglob("*")] if not path.is_symlink()}
+    modes = {
+        path.lstat().st_mode & 0o777 & ~0o111 for path in [root.resolve(), *root.rglob("*")] if not path.is_symlink()
+    }
     assert modes == {0o644 & ~umask}
 
 

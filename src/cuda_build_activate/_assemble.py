@@ -283,9 +283,9 @@ def _place(root: str, toolkit: Toolkit) -> str:
     with contextlib.suppress(OSError), os.scandir(base) as entries:
         for entry in entries:
             # Whoever has just been using the replaced one must not see it vanish.
-            if entry.name.startswith(f".{name}.") and entry.name not in (os.path.basename(tree), replaced):
-                if time.time() - entry.stat(follow_symlinks=False).st_mtime > _IN_USE_S:
-                    _discard(entry.path)
+            other = entry.name.startswith(f".{name}.") and entry.name not in (os.path.basename(tree), replaced)
+            if other and time.time() - entry.stat(follow_symlinks=False).st_mtime > _IN_USE_S:
+                _discard(entry.path)
     return root
 
 
