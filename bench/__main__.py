@@ -120,9 +120,16 @@ def _builds(wheel: Path, directory: Path, result: Path) -> int:
     """Time whole builds."""
     _, interpreter = running()
     measured = builds.measure(interpreter, directory, wheel)
+    evaluated = list(targets.evaluate_builds(measured))
     _print(report.builds(measured))
-    each = [{**build._asdict(), "ours": measured.ours(build)} for build in measured.builds]
-    _write(result, "builds", {"builds": each, "milliseconds of a start": measured.milliseconds})
+    _print(report.targets(evaluated))
+    figures = {
+        "installed toolkit": measured.installed,
+        "builds": [{**build._asdict(), "ours": measured.ours(build)} for build in measured.builds],
+        "milliseconds of a start": measured.milliseconds,
+        "targets": [row._asdict() for row in evaluated],
+    }
+    _write(result, "builds", figures)
     return 0
 
 

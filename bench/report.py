@@ -60,11 +60,10 @@ def builds(measured: Builds) -> Iterator[str]:
     """The seconds of each phase of each build, and the most that is ours in it."""
     yield f"The toolkit without isolation: {measured.installed}"
     phases = list(measured.builds[0].seconds)
-    table = [["seconds", *phases, "total", "ours", "of it", "starts"]]
+    table = [["seconds", *phases, "total", "ours", "our starts"]]
     for build in measured.builds:
-        total, ours = sum(build.seconds.values()), measured.ours(build)
-        seconds = [f"{value:.1f}" for value in (*build.seconds.values(), total)]
-        table.append([build.name, *seconds, f"{ours:.3f}", f"{ours / total:.2%}", str(build.starts)])
+        seconds = [f"{value:.1f}" for value in (*build.seconds.values(), sum(build.seconds.values()))]
+        table.append([build.name, *seconds, f"{measured.ours(build):.3f}", str(build.starts)])
     yield from aligned(table)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from builds import Builds
 from growth import DISTRIBUTIONS, PATHS, Growth
 from startup import BARE, CHILD, FIRST, FIRST_40, NONE, OFF, PLAIN, ROOT, Row, Time
 
 MILLION = 1_000_000
-# Of the bare interpreter's own growth with the number of distributions. Any module can cause one garbage collection more,
-# and that visits the names that the import system remembers of site-packages: 0.2 M instructions for 1,000 distributions.
+# Of the bare interpreter's own growth with the number of distributions. Any import can cause a garbage collection, and
+# that visits the names that the import system remembers of site-packages: 0.2 M instructions for 1,000 distributions.
 FLAT = 0.05
+SHARE = 0.01  # of a build
 
 
 class Target(NamedTuple):
@@ -57,6 +59,13 @@ def evaluate(
     for state in (CHILD, ROOT, NONE):
         size, _, calls = _increase(grown, PATHS, state)
         yield Target(f"{state}: per sys.path entry", "2 calls", f"{calls / size:.2f} calls", calls <= 2 * size)
+
+
+def evaluate_builds(measured: Builds) -> Iterator[Target]:
+    """Compare what is ours in the builds with what is allowed."""
+    for build in measured.builds:
+        share = measured.ours(build) / sum(build.seconds.values())
+        yield Target(f"ours: of {build.name}", f"{SHARE:.2%}", f"{share:.2%}", share < SHARE)
 
 
 def millions(instructions: float) -> str:

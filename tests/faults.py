@@ -197,7 +197,7 @@ FAULTS: dict[str, dict[str, Fault]] = {
             f"full after {count} files": Fault(
                 CACHED, "mkdir cuda-build-activate", around=FULL.format(f"nr_inodes={count + 1}")
             )
-            for count in (0, 2, 10, 30, 50)
+            for count in (0, 2, 10, 30, 40)
         },
         "a path of 3,900 characters": Fault(ACTIVATED, length=3900),
         "a path of 4,000 characters": Fault(ACTIVATED, length=4000),
