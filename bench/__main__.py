@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import builds
@@ -34,34 +34,30 @@ VENV = OUT / "venv"
 
 def main() -> int:
     options = _parser().parse_args()
-    tool("strace" if options.mode is _builds else "valgrind")
-    if options.mode is _startup:
-        tool("strace")
+    mode, tools = MODES[options.mode]
+    for name in tools:
+        tool(name)
     if options.wheel is None:
         return _in_own_environment()
-    directory = OUT / options.mode.__name__
+    directory = OUT / options.mode
     shutil.rmtree(directory, ignore_errors=True)
     try:
-        status: int = options.mode(options.wheel, directory, options.result)
+        return mode(options.wheel, directory, options.result)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    return status
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 bench", description="Measure what the package costs.")
     modes = parser.add_mutually_exclusive_group()
-    for option, mode, text in (
-        ("--builds", _builds, "time whole builds of the example instead: needs the network, fetches 0.6 GB"),
-        ("--check", _check, "compare three states of this Python with recorded.json: exit status 1 if one has grown"),
-        ("--record", _record, "rewrite recorded.json, for all supported versions of Python that are here"),
+    for mode, text in (
+        ("builds", "time whole builds of the example instead: needs the network, fetches 0.6 GB"),
+        ("check", "compare three states of this Python with recorded.json: exit status 1 if one has grown"),
+        ("record", "rewrite recorded.json, for all supported versions of Python that are here"),
     ):
-        modes.add_argument(option, dest="mode", action="store_const", const=mode, default=_startup, help=text)
-    parser.add_argument(
-        "--wheel",
-        type=Path,
-        help="measure this one, with uv out of the environment that runs this, instead of making both",
-    )
+        modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, default="startup", help=text)
+    wheel = "measure this one, with uv out of the environment that runs this, instead of making both"
+    parser.add_argument("--wheel", type=Path, help=wheel)
     result = BENCH / "result.json"
     parser.add_argument("result", nargs="?", type=Path, default=result, help=f"where figures go (default: {result})")
     return parser
@@ -173,6 +169,13 @@ def _print(lines: Iterable[str]) -> None:
     for line in lines:
         print(line, flush=True)
 
+
+MODES: dict[str, tuple[Callable[[Path, Path, Path], int], tuple[str, ...]]] = {
+    "startup": (_startup, ("valgrind", "strace")),
+    "builds": (_builds, ("strace",)),
+    "check": (_check, ("valgrind",)),
+    "record": (_record, ("valgrind",)),
+}
 
 if __name__ == "__main__":
     sys.exit(main())

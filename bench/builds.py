@@ -23,7 +23,7 @@ EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "skbuild"
 TOOLKIT = "cuda-toolkit[cccl,cublas,cudart,nvcc]>=13.2.1,==13.*"  # the example's
 SYSTEM = Path("/usr/local/cuda")
 ROUNDS = 3
-# What begins with the line of which scikit-build-core's output. Before that the front end installs.
+# Each begins with that line of scikit-build-core's. Before the first one the front end installs.
 PHASES = {"configure": "*** Configuring CMake", "compile": "*** Building project", "pack": "*** Installing project"}
 
 
@@ -38,7 +38,7 @@ class Build(NamedTuple):
 class Builds(NamedTuple):
     """The builds, and the milliseconds of a start by state, with the example's toolkit and without byte code.
 
-    installed: the toolkit of the build without isolation.
+    installed: the toolkit of the build without isolation, in words.
     """
 
     installed: str
@@ -46,7 +46,7 @@ class Builds(NamedTuple):
     milliseconds: dict[str, float]
 
     def ours(self, build: Build) -> float:
-        """The most that is ours in *build*, in seconds: making the root once, and every other start as a first one."""
+        """The most that is ours in *build*, in seconds: the very first start, and every other one as if of no child."""
         first, other = (self.milliseconds[name] - self.milliseconds[BARE] for name in (FIRST, ROOT))
         return (first + (build.starts - 1) * max(other, 0)) / 1000 if build.starts else 0
 
@@ -65,7 +65,8 @@ def measure(interpreter: Path, directory: Path, wheel: Path) -> Builds:
     milliseconds = medians(starts)
 
     # Without cuBLAS the system's would not do for the example.
-    installed = SYSTEM if (SYSTEM / "lib64" / "libcublas.so").exists() else root
+    system = (SYSTEM / "lib64" / "libcublas.so").exists()
+    installed = SYSTEM if system else root
     variables = {"CUDA_HOME": str(installed), "CUDACXX": f"{installed}/bin/nvcc"}
     environ = {**_environ(f"{installed}/bin{os.pathsep}{SYSTEM_PATH}"), **variables}
     example, out = directory / "example", directory / "out"
@@ -75,7 +76,7 @@ def measure(interpreter: Path, directory: Path, wheel: Path) -> Builds:
     ours = ("--find-links", wheel.parent)
     isolated = _environ(SYSTEM_PATH)
     return Builds(
-        str(installed),
+        str(SYSTEM) if system else "the same wheels', in an environment of their own",
         [
             _build("pip wheel", [sys.executable, *pip, *ours], isolated),
             _build("uv build", [sys.executable, *uv, *ours], isolated),
@@ -100,7 +101,9 @@ def _build(name: str, command: Sequence[Argument], environ: Mapping[str, str]) -
 def _phases(command: Sequence[Argument], environ: Mapping[str, str]) -> dict[str, float]:
     began = {"install": time.monotonic()}
     lines = []
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
         assert process.stdout
         for line in process.stdout:
             lines.append(line)

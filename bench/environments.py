@@ -83,7 +83,7 @@ class Environment:
 
     def install(self, *requirements: Argument) -> None:
         """Install *requirements*, without byte code."""
-        uv = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--link-mode", "copy")
+        uv = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--link-mode", "copy", "--no-compile-bytecode")
         run(*uv, "--python", self.python, *requirements)
 
     def compile(self) -> None:
@@ -93,7 +93,7 @@ class Environment:
     def version(self, distribution: str) -> str:
         """The installed version of *distribution*."""
         (found,) = self.site.glob(f"{distribution.replace('-', '_')}-*.dist-info")
-        return found.name.split("-")[1]
+        return found.stem.split("-")[1]
 
 
 def put_root_away(entry: Path) -> None:

@@ -100,7 +100,7 @@ def tool(name: str) -> str:
     """The path of the program *name*, or the end of this one."""
     path = shutil.which(name)
     if path is None:
-        print(f"{name} is missing, which the benchmark counts with; on Debian and Ubuntu: apt install {name}")
+        sys.stderr.write(f"{name} is missing, which the benchmark counts with; Debian and Ubuntu: apt install {name}\n")
         sys.exit(2)
     return path
 

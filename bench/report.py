@@ -58,7 +58,9 @@ def targets(rows: Iterable[Target]) -> Iterator[str]:
 
 def builds(measured: Builds) -> Iterator[str]:
     """The seconds of each phase of each build, and the most that is ours in it."""
-    yield f"The toolkit without isolation: {measured.installed}"
+    yield f"without isolation the toolkit is {measured.installed}"
+    for name, milliseconds in measured.milliseconds.items():
+        yield f"{milliseconds:.1f} ms: a start, {name}"
     phases = list(measured.builds[0].seconds)
     table = [["seconds", *phases, "total", "ours", "our starts"]]
     for build in measured.builds:

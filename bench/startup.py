@@ -8,14 +8,13 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from environments import Argument, Environment, add_toolkit, put_root_away, run
+from environments import Argument, Environment, add_toolkit, put_root_away
 from measure import VARIABLES, Start, medians
 
 PLAIN_FILES = tuple(Path(__file__).parent / "plain" / f"plain_activator.{suffix}" for suffix in ("pth", "py"))
 MARKER = "CUDA_BUILD_ACTIVATE_ROOT"
-FIND = 'from cuda.pathfinder import find_nvidia_binary_utility as find; assert find("nvcc")'
-
-NAMES = "import cuda.pathfinder; print(dir(cuda.pathfinder))"
+FINDER = "find_nvidia_binary_utility"
+FIND = f"from cuda.pathfinder import {FINDER}; assert {FINDER}('nvcc')"
 
 BARE = "bare virtualenv"
 LINE = "an empty import line in a .pth"
@@ -76,26 +75,27 @@ class States:
         for file in PLAIN_FILES:
             shutil.copy(file, plain.site)
         projects = {name: self._environment(name) for name in ("setuptools", "coverage", "cuda-pathfinder")}
+        setuptools, coverage, pathfinder = projects.values()
         many = self._environment(self._wheel)
         add_toolkit([plain.site])
-        add_toolkit([projects["cuda-pathfinder"].site])
+        add_toolkit([pathfinder.site])
         add_toolkit([many.site], 40)
         self.starts = {
             LINE: Start(line.python),
             MODULE: Start(module.python),
-            SETUPTOOLS: Start(projects["setuptools"].python),
-            COVERAGE: Start(projects["coverage"].python),
+            SETUPTOOLS: Start(setuptools.python),
+            COVERAGE: Start(coverage.python),
             PLAIN: Start(plain.python),
-            PATHFINDER: Start(projects["cuda-pathfinder"].python, code=FIND),
+            PATHFINDER: Start(pathfinder.python, code=FIND),
             **self.starts,
             OFF: Start(self._ours.python, {**VARIABLES, "CUDA_BUILD_ACTIVATE": "0"}),
             FIRST: Start(self._ours.python, before=functools.partial(put_root_away, self._ours.site)),
             FIRST_40: Start(many.python, before=functools.partial(put_root_away, many.site)),
         }
-        # The last releases for Python 3.9 are too old.
-        if not (projects["coverage"].site / "a1_coverage.pth").exists():
+        # The last releases for Python 3.9 (coverage 7.10.7, cuda-pathfinder 1.3.2) do not have that.
+        if not (coverage.site / "a1_coverage.pth").exists():
             del self.starts[COVERAGE]
-        if "find_nvidia_binary_utility" not in run(projects["cuda-pathfinder"].python, "-c", NAMES):
+        if FINDER not in (pathfinder.site / "cuda" / "pathfinder" / "__init__.py").read_text():
             del self.starts[PATHFINDER]
         return {name: environment.version(name) for name, environment in projects.items()}
 

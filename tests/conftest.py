@@ -40,6 +40,7 @@ MIXED = "13.0.2"  # its extra nvcc leaves crt and nvvm unpinned
 INCOMPLETE = "13.0.0"  # its extra nvcc lacks crt and nvvm
 VARIABLES = {
     "CUDA_BUILD_ACTIVATE_ROOT",
+    "CUDA_BUILD_ACTIVATE_SITE",
     "CUDA_HOME",
     "CUDA_PATH",
     "CUDA_ROOT",

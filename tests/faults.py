@@ -126,8 +126,6 @@ FAULTS: dict[str, dict[str, Fault]] = {
         "times before 1970": Fault(ACTIVATED, "find nvidia -exec touch -d '1901-12-14' {} +"),
     },
     "broken installation of this package": {
-        "its directory is missing": Fault(UNSEEN, "rm -r cuda_build_activate"),
-        "its directory is unreadable": Fault(UNSEEN, "chmod 0 cuda_build_activate"),
         "a module is missing": Fault(UNTOUCHED, "rm cuda_build_activate/_assemble.py", says="ImportError"),
         "a module is half written": Fault(
             UNTOUCHED, "echo 'def (' > cuda_build_activate/_assemble.py", says="SyntaxError"
@@ -480,7 +478,7 @@ def expect(outcome: str, env: VEnv, environ: Mapping[str, str], *options: str, s
             assert Path(root).parent.parent == Path(environ["XDG_CACHE_HOME"]) / "cuda-build-activate"
         else:
             assert root == str(env.site / "nvidia" / "cu13")
-        assert seen == {**untouched, **activation(root, untouched, nvcc=outcome != HOST_ONLY)}
+        assert seen == {**untouched, **activation(root, env.site, untouched, nvcc=outcome != HOST_ONLY)}
         if outcome != WHEELS:
             assert held == places(env.site)
     assert listing(env.path) == before, "something of another package was changed"
@@ -498,10 +496,11 @@ def expect(outcome: str, env: VEnv, environ: Mapping[str, str], *options: str, s
         assert outcome in (UNTOUCHED, WHEELS) or line.endswith("/cu13")
 
 
-def activation(root: str, before: Mapping[str, str], *, nvcc: bool = True) -> dict[str, str]:
+def activation(root: str, site: Path, before: Mapping[str, str], *, nvcc: bool = True) -> dict[str, str]:
     """The variables of the activation of *root*, as the README has them, in an environment that was *before*."""
     path = before.get("PATH") or os.defpath
     variables = {name: root for name in VARIABLES if name.startswith("CUDA")}
+    variables["CUDA_BUILD_ACTIVATE_SITE"] = str(site)
     variables["CUDACXX"] = f"{root}/bin/nvcc"
     variables["PATH"] = f"{root}/bin{os.pathsep}{path}"
     for name, directory in (("CMAKE_PREFIX_PATH", root), ("LIBRARY_PATH", f"{root}/lib64/stubs")):

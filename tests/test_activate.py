@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 from conftest import make_toolkit, script
 
-from cuda_build_activate import activate
-from cuda_build_activate._activate import ROOT_VARIABLES, find
+import cuda_build_activate
+from cuda_build_activate import ROOT_VARIABLES, activate
+from cuda_build_activate._activate import decide, find
 
 
 @pytest.fixture
@@ -208,3 +211,79 @@ def test_search_path_and_environment_by_default(site: Path, monkeypatch: pytest.
     monkeypatch.setenv("PATH", os.environ["PATH"])
     monkeypatch.syspath_prepend(site)
     assert activate().root == os.environ["CUDA_HOME"] == f"{site}/cuda-build-activate/cu13"
+
+
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "CUDA_BUILD_ACTIVATE": ("", "0", "off", "1", "13", "12", "nonsense"),
+    "CUDACXX": ("", "/opt/nvcc", "{root}/bin/nvcc"),
+    "CUDA_BUILD_ACTIVATE_ROOT": ("", "{root}", "/other/cuda-build-activate/cu13", "/bin/cu"),
+    "CUDA_HOME": ("", "/opt/cuda"),
+    "PATH": ("", None, ":/bin:", "{root}/bin:/bin", "/bin:{root}/bin", "/bin/cu/bin:/bin", "/" + "x" * 40_000),
+    "CMAKE_PREFIX_PATH": ("", "/opt", "{root}:/opt", "/opt:"),
+    "LIBRARY_PATH": ("", "/opt", "{root}/lib64/stubs"),
+}
+
+
+@pytest.mark.parametrize("seed", range(1500))
+def test_what_is_repeated_is_what_would_be_decided(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheels: list[str]
+) -> None:
+    """The short way of an ordinary start has the same result as the decision function, or none."""
+    random = Random(seed)
+    monkeypatch.chdir(wheels[0])
+    paths: list[object] = ["/usr/lib/python3", *random.choices(wheels, k=random.choice([0, 1, 1, 1, 2]))]
+    paths += random.choices([None, "", ".", 7], weights=[4, 4, 4, 1])
+    random.shuffle(paths)
+    sitedir = random.choice([None, None, *wheels])
+    searched = [*paths] if sitedir is None or sitedir in paths else [sitedir, *paths]
+    root = decide({"PATH": "/bin"}, searched).root or "/none/cu13"
+    before = {"PATH": "/bin"}
+    for name in random.sample([*CHOICES], k=random.choice([0, 1, 1, 2])):
+        value = random.choice(CHOICES[name])
+        if value is None:
+            del before[name]
+        else:
+            before[name] = value.format(root=root)
+    environ = dict(before)
+    monkeypatch.setattr(os, "environ", environ)
+    monkeypatch.setattr(sys, "path", paths)
+    try:
+        repeated = cuda_build_activate.repeat(sitedir)
+    except Exception:
+        repeated = False
+    decided = decide(before, searched)
+    if repeated:
+        environ.pop("CUDA_BUILD_ACTIVATE_SITE", None)
+        assert environ == {**before, **decided.variables}
+    else:
+        assert environ == before
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Site directories of all kinds."""
+    sites = [tmp_path_factory.mktemp(name) for name in ("cu13", "cu13-too", "none", "cu14-too", "host", "cu12", "empty", "$", "stale", "product")]
+    for site in (sites[0], sites[1], sites[3], sites[7], sites[8]):
+        make_toolkit(site)
+    (sites[9] / "cutensor" / "lib").mkdir(parents=True)
+    make_toolkit(sites[3], directory="cu14")
+    make_toolkit(sites[4], nvcc=False)
+    (sites[5] / "nvidia" / "cuda_runtime" / "lib").mkdir(parents=True)
+    (sites[6] / "nvidia").mkdir()
+    for site in sites:
+        decide({"PATH": "/bin"}, [str(site)])  # makes the root
+    (sites[8] / "nvidia" / "cu13" / "bin" / "nvcc").unlink()
+    return [str(site) for site in sites]
+
+
+def test_most_starts_take_no_decision(wheels: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", ["/usr/lib/python3", wheels[0]])
+    monkeypatch.setattr(os, "environ", {"PATH": "/bin"})
+    assert cuda_build_activate.repeat(wheels[0])
+    assert os.environ["CUDA_HOME"].startswith(wheels[0])
+    assert os.environ["CUDA_BUILD_ACTIVATE_SITE"] == wheels[0]
+    assert cuda_build_activate.repeat(None)  # the child of such a process, by a .start file
+    monkeypatch.setattr(sys, "path", ["/usr/lib/python3", wheels[2]])
+    monkeypatch.setattr(os, "environ", {"PATH": "/bin"})
+    assert cuda_build_activate.repeat(wheels[2])
+    assert os.environ == {"PATH": "/bin"}

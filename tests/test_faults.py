@@ -255,7 +255,7 @@ def test_an_embedded_interpreter(env: VEnv, environ: dict[str, str], tmp_path: P
     assert len(printed) == 4
     for line in printed:
         seen, held = json.loads(line)
-        assert seen == {**seen, **activation(str(env.root), environ)}
+        assert seen == {**seen, **activation(str(env.root), env.site, environ)}
         assert set(held) == places(env.site)
 
 
@@ -265,7 +265,7 @@ def test_a_debugger(env: VEnv, environ: dict[str, str], tmp_path: Path) -> None:
     done = env.python_("-m", "pdb", "-c", "continue", "-c", "quit", str(tmp_path / "program.py"), env=environ)
     assert (done.returncode, done.stderr) == (0, "")
     seen, held = json.loads(done.stdout.splitlines()[0])
-    assert seen == {**seen, **activation(str(env.root), environ)}
+    assert seen == {**seen, **activation(str(env.root), env.site, environ)}
     assert set(held) == places(env.site)
 
 
@@ -304,7 +304,7 @@ def test_system_site(env: VEnv, environ: dict[str, str]) -> None:
     env.prefix = ["unshare", "-m", "sh", "-ec", f'mount --bind {env.site} {directories[0]}; exec "$@"', "sh"]
     env.site = directories[0]
     seen, held = probe(env, environ)
-    assert seen == {**seen, **activation(str(env.root), environ)}
+    assert seen == {**seen, **activation(str(env.root), env.site, environ)}
     assert {".stamp", "bin/nvcc", "lib64/libcudart.so"} <= held
 
 

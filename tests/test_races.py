@@ -29,7 +29,7 @@ def test_many_at_once(env: VEnv, environ: dict[str, str]) -> None:
         subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(INTERPRETERS)
     ]
-    expected = {**untouched, **activation(str(env.root), untouched)}
+    expected = {**untouched, **activation(str(env.root), env.site, untouched)}
     for process in started:
         out, errors = process.communicate()
         assert (process.returncode, errors) == (0, b"")
@@ -71,7 +71,7 @@ def test_starts_during_an_upgrade(env: VEnv, environ: dict[str, str], tmp_path: 
     new = make_toolkit(tmp_path / "new")
     untouched = probe(env, environ, "-S")[0]
     activations = {
-        json.dumps({**untouched, **activation(str(env.root), untouched, nvcc=nvcc)}, sort_keys=True)
+        json.dumps({**untouched, **activation(str(env.root), env.site, untouched, nvcc=nvcc)}, sort_keys=True)
         for nvcc in (True, False)
     }
     seen_activated = []

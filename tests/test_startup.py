@@ -13,7 +13,7 @@ from faults import ACTIVATED, fault
 
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 MODULES = "import sys; print(*sorted(sys.modules))"
-OURS = {"cuda_build_activate", "cuda_build_activate._activate"}
+OURS = {"cuda_build_activate"}
 
 
 def interpreters() -> list[Path]:
@@ -48,7 +48,7 @@ def activated(venv: VEnv, environ: dict[str, str], before: dict[str, str]) -> bo
     if environ == before:
         return False
     assert changed(before, environ) == VARIABLES
-    for name in VARIABLES - {"PATH", "CMAKE_PREFIX_PATH", "CUDACXX", "LIBRARY_PATH"}:
+    for name in VARIABLES - {"PATH", "CMAKE_PREFIX_PATH", "CUDACXX", "LIBRARY_PATH", "CUDA_BUILD_ACTIVATE_SITE"}:
         assert environ[name] == str(venv.root)
     assert environ["CUDACXX"] == f"{venv.root}/bin/nvcc"
     assert environ["LIBRARY_PATH"] == f"{venv.root}/lib64/stubs"
@@ -110,7 +110,7 @@ def test_verbose_says_what_was_done_once(venv: VEnv, clean: dict[str, str]) -> N
     said = venv.start(env=clean).stderr
     assert said == f"cuda-build-activate: activated CUDA 13 with nvcc: {venv.root}\n"
     for stream in ("None", "open('/dev/full', 'w')"):  # nothing to write to is no reason to fail
-        hook = "from cuda_build_activate._activate import startup; startup()"
+        hook = "from cuda_build_activate import startup; startup()"
         code = f"import sys; sys.stderr = {stream}; {hook}; sys.stderr = None"
         assert venv.start(code, "-S", env={**clean, "PYTHONPATH": str(venv.site)}).returncode == 0
 

@@ -2,9 +2,109 @@
 
 Nothing needs to be imported: the wheel's startup file activates at interpreter start. Call `activate()` where startup
 files are not processed: a zip application, ``python -S``, a build system with a directory per wheel.
+
+This module is all that an ordinary interpreter start runs. So it is short, also because without byte code it is
+compiled each time, and it imports nothing that the interpreter has not imported already; annotations are quoted because
+``from __future__ import annotations`` would be an import as well. `_activate` has the rest.
 """
 
-from cuda_build_activate._activate import Activation, activate
+import os
+import sys
 
-__all__ = ["Activation", "__version__", "activate"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cuda_build_activate._activate import Activation as Activation
+    from cuda_build_activate._activate import activate as activate
+
 __version__ = "0.1.0"
+
+DIRECTORY = "cuda-build-activate"  # not an identifier: never importable by accident
+STAMP = ".stamp"
+SWITCH, VERBOSE = "CUDA_BUILD_ACTIVATE", "CUDA_BUILD_ACTIVATE_VERBOSE"
+MARKER, SITE = "CUDA_BUILD_ACTIVATE_ROOT", "CUDA_BUILD_ACTIVATE_SITE"
+ROOT_VARIABLES = ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDAToolkit_ROOT", "CUDA_TOOLKIT_ROOT_DIR")
+# What nvcc, which runs its tools by a shell, CMake or a list of directories cannot take in the name of a directory.
+UNUSABLE = frozenset(';:"$`<[]\\\r\n')
+# Linux starts no process with a variable of more than 128 KiB, and a character may take four bytes; Windows has 32,767.
+LONGEST = 32_000
+
+started = False  # whether this interpreter processed a startup file
+
+
+def __getattr__(name: str) -> object:
+    if name in ("Activation", "activate"):
+        from cuda_build_activate import _activate
+
+        return getattr(_activate, name)
+    raise AttributeError(name)
+
+
+def startup(sitedir: "str | None" = None) -> None:
+    """Activate at interpreter start: the startup files call this. Never raises; prints only where asked to.
+
+    sitedir: the site directory whose `.pth` file is being processed; a `.start` file (PEP 829) has none to give.
+    """
+    global started
+    started = True
+    try:
+        try:
+            done = repeat(sitedir)
+        except Exception:  # it takes more
+            done = False
+        if not done:
+            from cuda_build_activate import _activate
+
+            _activate.startup(sitedir)
+    except Exception:
+        pass
+
+
+def repeat(sitedir: "str | None") -> bool:
+    """Do what `_activate.startup()` would do, if that takes no decision; return whether it did.
+
+    That is so where nothing is set that could be a choice, and there is no toolkit, or one whose root is current. Raises
+    whatever it may where it is not so.
+    """
+    get, access = os.environ.get, os.access
+    switch, verbose = get(SWITCH), get(VERBOSE)
+    if switch == "0" and not verbose:
+        return True
+    paths = (*sys.path, sitedir)
+    entries = {path for path in paths if path and (access(path + "/nvidia", 0) or access(path + "/cutensor", 0))}
+    if not entries and not verbose:
+        return True
+    if switch or verbose or get("CUDACXX") or get(MARKER):
+        # A child keeps what its parent set. A `.pth` file's line finds that out by itself.
+        return sitedir is None and entries == {get(SITE)}
+    (entry,) = entries
+    (name,) = [name for name in os.listdir(entry + "/nvidia") if name[:2] == "cu" and name[2:].isdecimal()]
+    root = f"{entry}/{DIRECTORY}/{name}"
+    path, prefixes, libraries = get("PATH", ""), get("CMAKE_PREFIX_PATH", ""), get("LIBRARY_PATH", "")
+    others = path + prefixes + libraries
+    if root[0] != "/" or UNUSABLE.intersection(root) or root in others or len(others) > LONGEST // 2:
+        return False
+    if not is_current(root, entry) or not os.path.isfile(root + "/bin/nvcc"):
+        return False
+    os.environ.update(
+        dict.fromkeys((MARKER, *ROOT_VARIABLES), root),
+        CUDACXX=root + "/bin/nvcc",
+        PATH=f"{root}/bin:{path or os.defpath}",
+        CMAKE_PREFIX_PATH=root + (prefixes and ":" + prefixes),
+        LIBRARY_PATH=root + "/lib64/stubs" + (libraries and ":" + libraries),
+        CUDA_BUILD_ACTIVATE_SITE=sitedir or entry,
+    )
+    return True
+
+
+def is_current(root: str, entry: str) -> bool:
+    """Whether no directory that *root* was made from, in *entry*, has changed. Raises OSError, LookupError or ValueError."""
+    with open(f"{root}/{STAMP}", "rb") as file:
+        records = os.fsdecode(file.read()).split("\0")
+    for record in records:
+        *times, directory = record.split(" ", 2)
+        path = directory if directory[0] == "/" else f"{entry}/{directory}"
+        if str(os.access(path, 0) and os.stat(path).st_mtime_ns) not in times:
+            return False
+    return not os.stat(root + "/bin").st_mode & 0o002  # no other user can put programs into PATH

@@ -1,32 +1,30 @@
-"""Find the toolkit of an environment, decide, apply: everything that an ordinary interpreter start runs.
-
-It runs in every start, so it imports nothing that the interpreter has not imported already; annotations are quoted
-because ``from __future__ import annotations`` would be an import as well.
-"""
+"""Find the toolkit of an environment, decide, apply: all that an interpreter start may do, but for the plainest case."""
 
 import os
 import sys
+
+from cuda_build_activate import (
+    DIRECTORY,
+    LONGEST,
+    MARKER,
+    ROOT_VARIABLES,
+    SITE,
+    SWITCH,
+    UNUSABLE,
+    VERBOSE,
+    is_current,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 
-MARKER = "CUDA_BUILD_ACTIVATE_ROOT"
-ROOT_VARIABLES = ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDAToolkit_ROOT", "CUDA_TOOLKIT_ROOT_DIR")
-DIRECTORY = "cuda-build-activate"  # not an identifier: never importable by accident
-STAMP = ".stamp"
-ABSENT = -1  # in a stamp: what must not exist
 WINDOWS = os.name == "nt"
 HEADER = "cuda_runtime_api.h"  # without it nothing can be built
 NVCC = "nvcc.exe" if WINDOWS else "nvcc"
-# What nvcc, which runs its tools by a shell, CMake or a list of directories cannot take in the name of a directory.
-UNUSABLE = frozenset(";" if WINDOWS else ':;"$`<[]\\\r\n')
-# Linux starts no process with a variable of more than 128 KiB, and a character may take four bytes; Windows has 32,767.
-LONGEST = 32_000
 OFF = ("0", "off", "false", "no")
 ON = ("", "1", "on", "true", "yes")
 
-started = False  # whether this interpreter processed a startup file
 _told = ""
 
 
@@ -86,23 +84,25 @@ class Activation:
             return None
 
 
-def startup(sitedir: "str | None" = None) -> None:
-    """Activate at interpreter start: the startup files call this. Never raises; prints only where asked to.
-
-    sitedir: the site directory whose `.pth` file is being processed; a `.start` file (PEP 829) has none to give.
-    """
-    global _told, started
-    started = True
+def startup(sitedir: "str | None") -> None:
+    """Activate at interpreter start, for the site directory *sitedir* if it is known. Never raises."""
+    global _told
     try:
         paths = list(sys.path)
         if sitedir and sitedir not in paths:
             paths.insert(0, sitedir)
-        told = _apply(decide(os.environ, paths), os.environ).reason
+        activation = decide(os.environ, paths)
+        told = activation.reason
+        # What the parent activated, the build may have changed for its children.
+        if activation.root and activation.root != os.environ.get(MARKER):
+            _apply(activation, os.environ)
+        if activation.root:
+            os.environ[SITE] = sitedir or os.path.dirname(os.path.dirname(activation.root))
     except Exception as error:
         told = f"nothing activated: {error!r}"
     try:
         # A .pth file is processed twice in every venv before Python 3.15: say the same thing once.
-        if told != _told and os.environ.get("CUDA_BUILD_ACTIVATE_VERBOSE", "").lower() not in ("", *OFF):
+        if told != _told and os.environ.get(VERBOSE, "").lower() not in ("", *OFF):
             _told = told
             # One line, whatever is in a path.
             printable = told if told.isprintable() else told.encode("unicode_escape").decode()
@@ -160,10 +160,10 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
     root, note = _root(toolkit, environ)
     if not root:
         return Activation(rule, f"nothing activated: no toolkit root for {name} could be made: {note}")
-    unusable = UNUSABLE.intersection(root)
+    unusable = (frozenset(";") if WINDOWS else UNUSABLE).intersection(root)
     if unusable:
         return Activation(rule, f"nothing activated: no toolkit works where {min(unusable)!r} is in the path: {root}")
-    if not WINDOWS and is_exposed(root):
+    if not WINDOWS and os.stat(os.path.join(root, "bin")).st_mode & 0o002:
         return Activation(rule, f"nothing activated: everybody can write to {root}/bin")
     variables = dict.fromkeys((MARKER, *ROOT_VARIABLES), root)
     variables["PATH"] = _prepend(environ.get("PATH") or os.defpath, _bin(root), _bin(active))
@@ -180,7 +180,7 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
 
 def requested_major(environ: "Mapping[str, str]") -> "tuple[int | None, str]":
     """The CUDA major version that CUDA_BUILD_ACTIVATE asks for, if it does, and why nothing is to be activated."""
-    switch = environ.get("CUDA_BUILD_ACTIVATE", "").lower()
+    switch = environ.get(SWITCH, "").lower()
     if switch in ON:
         return None, ""
     if switch in OFF:
@@ -265,31 +265,12 @@ def is_private(directory: str) -> bool:
     return found.st_mode == 0o40700 and found.st_uid == os.geteuid()
 
 
-def is_exposed(root: str) -> bool:
-    """Whether every user could put a program into *root*, which goes into PATH. Raises OSError."""
-    return bool(os.stat(os.path.join(root, "bin")).st_mode & 0o002)
-
-
-def is_current(root: str, entry: str) -> bool:
-    """Whether *root* exists, closed to others, and no directory that it was made from, by *entry*, changed since."""
+def is_usable(root: str, entry: str) -> bool:
+    """Whether *root* is there, and as what it was made from, in *entry*."""
     try:
-        if is_exposed(root):
-            return False
-        with open(os.path.join(root, STAMP), "rb") as file:
-            records = file.read().split(b"\0")
-        base = os.fsencode(entry)
-        for record in records:
-            number, _, directory = record.partition(b" ")
-            recorded, directory = int(number), os.path.join(base, directory)
-            if recorded == ABSENT:
-                if os.path.exists(directory):
-                    return False
-            # Container layers keep whole seconds only.
-            elif os.stat(directory).st_mtime_ns not in (recorded, recorded - recorded % 10**9):
-                return False
-    except (OSError, ValueError):
+        return is_current(root, entry)
+    except (LookupError, OSError, ValueError):
         return False
-    return True
 
 
 def _root(toolkit: Toolkit, environ: "Mapping[str, str]") -> "tuple[str, str]":
@@ -299,7 +280,7 @@ def _root(toolkit: Toolkit, environ: "Mapping[str, str]") -> "tuple[str, str]":
     name = root_name(toolkit)
     for base, private in bases(toolkit, environ):
         root = os.path.join(base, name)
-        if is_current(root, toolkit.entries[0]) and (not private or is_private(private)):
+        if is_usable(root, toolkit.entries[0]) and (not private or is_private(private)):
             return root, ""
     from cuda_build_activate import _assemble  # once per environment, and again when its components change
 

@@ -9,17 +9,8 @@ import json
 import os
 import time
 
-from cuda_build_activate._activate import (
-    ABSENT,
-    DIRECTORY,
-    STAMP,
-    Toolkit,
-    bases,
-    is_current,
-    is_exposed,
-    is_private,
-    root_name,
-)
+from cuda_build_activate import DIRECTORY, STAMP
+from cuda_build_activate._activate import Toolkit, bases, is_private, is_usable, root_name
 from cuda_build_activate._stubs import driver_stubs
 
 TYPE_CHECKING = False
@@ -87,7 +78,7 @@ TARGETS = {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}
 
 # A change in the tick of the file system's clock in which a directory was listed can leave its time as it was.
 _TICK_NS = 50_000_000
-_NEVER = -2  # the time of no directory: what was read then is read again at the next start
+_NEVER = -1  # the time of no directory: what was read then is read again at the next start
 _PYTHON = ("__init__.py", "__pycache__")  # in the directories of CUDA 12's components
 _IN_USE_S = 600  # a tree that is younger may be in the making
 
@@ -204,12 +195,16 @@ class _Root:
             self.content.setdefault(linker_name, name)
 
     def stamp(self) -> bytes:
-        """The time of each directory that was read, with its path, relative where it can be: environments get moved."""
+        """The times that each directory that was read may have, with its path, relative where it can be.
+
+        Container layers keep whole seconds only, and environments get moved.
+        """
         prefix = os.path.join(self._entries[0], "")
-        return b"\0".join(
-            b"%d %s" % (made if made < self._started - _TICK_NS else _NEVER, os.fsencode(path.removeprefix(prefix)))
-            for path, made in self._times.items()
-        )
+        records = []
+        for path, made in self._times.items():
+            times = (made, made // 10**9 * 10**9) if made < self._started - _TICK_NS else (_NEVER, _NEVER)
+            records.append("{} {} {}".format(*times, path.removeprefix(prefix)))
+        return os.fsencode("\0".join(records))
 
     def _is_directory(self, place: str) -> bool:
         linked = self.content.get(place, b"")
@@ -223,7 +218,7 @@ class _Root:
             except (FileNotFoundError, NotADirectoryError):
                 above = os.path.dirname(directory)
                 if above in self._entries:  # it changes with all that is installed, and with our own directory
-                    self._times[directory] = ABSENT
+                    self._times[directory] = False
                 else:
                     directory = above
 
@@ -266,7 +261,7 @@ def _place(root: str, toolkit: Toolkit) -> str:
     replaced = ""
     try:
         _write(tree, plan(toolkit), toolkit.entries[0])
-        if is_current(root, toolkit.entries[0]):  # another process was faster, and more may use its root already
+        if is_usable(root, toolkit.entries[0]):  # another process was faster, and more may use its root already
             _discard(tree)
             return root
         os.symlink(os.path.basename(tree), link)
@@ -306,7 +301,7 @@ def _write(tree: str, content: "Content", entry: str) -> None:
             os.symlink(climb + "../" * place.count("/") + what[len(prefix) :], path)
         else:
             os.symlink(what, path)
-    if is_exposed(tree):  # a file system without modes
+    if os.stat(os.path.join(tree, "bin")).st_mode & 0o002:  # a file system without modes
         raise PermissionError(f"everybody could write to {tree}")
 
 

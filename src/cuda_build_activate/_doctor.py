@@ -10,8 +10,9 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Union
 
-from cuda_build_activate import _activate
-from cuda_build_activate._activate import MARKER, NVCC, ROOT_VARIABLES, Activation, Toolkit, decide, find
+import cuda_build_activate
+from cuda_build_activate import MARKER, ROOT_VARIABLES, UNUSABLE, _activate
+from cuda_build_activate._activate import NVCC, Activation, Toolkit, decide, find
 from cuda_build_activate._assemble import components, minor_version, plan, versions
 
 # What nvcc opens in the middle of a compilation, and the wheel that has it.
@@ -81,7 +82,7 @@ def _choices(activation: Activation) -> Iterator[Finding]:
         why = "a compiler that you chose wins over the environment's toolkit"
         yield Finding("compiler-chosen", "warning", activation.reason, why, "unset CUDACXX to use the environment's")
     elif activation.root is None and "no toolkit works where" in activation.reason:
-        unusable = ", ".join(repr(character) for character in sorted(_activate.UNUSABLE))
+        unusable = ", ".join(repr(character) for character in sorted(UNUSABLE))
         why = f"nvcc, CMake or what reads PATH takes it for something else, as any of {unusable}"
         yield Finding("unusable-path", "error", activation.reason, why, "put the environment into another directory")
     elif activation.root is None and "too long" in activation.reason:
@@ -250,7 +251,7 @@ def _hook(activation: Activation) -> Iterator[Finding]:
         seen = "PYTHONPATH is set, and -I or -E makes this interpreter ignore it"
         why = "the build environment that pip makes by default depends on it"
         yield Finding("pythonpath-ignored", "warning", seen, why, "do not start Python with -I or -E in a build")
-    if activation.root is None or _activate.started or os.environ.get(MARKER) == activation.root:
+    if activation.root is None or cuda_build_activate.started or os.environ.get(MARKER) == activation.root:
         return
     pth = os.path.join(here, PTH)
     if sys.flags.no_site:
