@@ -262,7 +262,10 @@ def test_what_is_repeated_is_what_would_be_decided(
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Site directories of all kinds."""
-    sites = [tmp_path_factory.mktemp(name) for name in ("cu13", "cu13-too", "none", "cu14-too", "host", "cu12", "empty", "$", "stale", "product")]
+    sites = [
+        tmp_path_factory.mktemp(name)
+        for name in ("cu13", "cu13-too", "none", "cu14-too", "host", "cu12", "empty", "$", "stale", "product")
+    ]
     for site in (sites[0], sites[1], sites[3], sites[7], sites[8]):
         make_toolkit(site)
     (sites[9] / "cutensor" / "lib").mkdir(parents=True)

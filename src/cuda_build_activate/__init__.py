@@ -13,8 +13,6 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from cuda_build_activate._activate import Activation as Activation
     from cuda_build_activate._activate import activate as activate
 
@@ -64,8 +62,8 @@ def startup(sitedir: "str | None" = None) -> None:
 def repeat(sitedir: "str | None") -> bool:
     """Do what `_activate.startup()` would do, if that takes no decision; return whether it did.
 
-    That is so where nothing is set that could be a choice, and there is no toolkit, or one whose root is current. Raises
-    whatever it may where it is not so.
+    That is so where nothing is set that could be a choice, and there is no toolkit, or one whose root is current. Where
+    it is not, it may raise any exception.
     """
     get, access = os.environ.get, os.access
     switch, verbose = get(SWITCH), get(VERBOSE)
@@ -99,7 +97,7 @@ def repeat(sitedir: "str | None") -> bool:
 
 
 def is_current(root: str, entry: str) -> bool:
-    """Whether no directory that *root* was made from, in *entry*, has changed. Raises OSError, LookupError or ValueError."""
+    """Whether no directory in *entry* that *root* was made from has changed. Raises OSError, LookupError or ValueError."""
     with open(f"{root}/{STAMP}", "rb") as file:
         records = os.fsdecode(file.read()).split("\0")
     for record in records:

@@ -1,4 +1,4 @@
-"""Find the toolkit of an environment, decide, apply: all that an interpreter start may do, but for the plainest case."""
+"""Find the toolkit of an environment, decide, apply: what an interpreter start does where it takes a decision."""
 
 import os
 import sys

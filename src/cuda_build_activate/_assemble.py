@@ -4,13 +4,11 @@ The root is a tree of links with the layout of a toolkit from NVIDIA's installer
 unversioned linker names (`libcudart.so`), on `targets/` and on a version file, and the wheels have none of them.
 """
 
-import contextlib
-import json
 import os
 import time
 
 from cuda_build_activate import DIRECTORY, STAMP
-from cuda_build_activate._activate import Toolkit, bases, is_private, is_usable, root_name
+from cuda_build_activate._activate import HEADER, Toolkit, bases, is_private, is_usable, root_name
 from cuda_build_activate._stubs import driver_stubs
 
 TYPE_CHECKING = False
@@ -127,8 +125,11 @@ def plan(toolkit: Toolkit) -> "Content":
     version = _toolkit_version(toolkit, installed)
     if version:
         root.content["version.txt"] = f"CUDA Version {version}\n".encode()
-        described = {name: {"name": name, "version": found} for name, found in {"cuda": version, **installed}.items()}
-        root.content["version.json"] = json.dumps(described, indent=2).encode()
+        described = ",\n".join(
+            f'  "{name}": {{"name": "{name}", "version": "{found}"}}'
+            for name, found in {"cuda": version, **installed}.items()
+        )
+        root.content["version.json"] = f"{{\n{described}\n}}\n".encode()
     root.content[STAMP] = root.stamp()
     return root.content
 
@@ -227,11 +228,15 @@ def versions(entries: list[str]) -> dict[str, str]:
     """The version of each NVIDIA distribution that is installed in *entries*, by its normalized name."""
     found: dict[str, str] = {}
     for entry in entries:
-        with contextlib.suppress(OSError):
-            for name in sorted(os.listdir(entry)):
-                distribution, _, version = name.removesuffix(".dist-info").partition("-")
-                if name.endswith(".dist-info") and distribution.startswith(("nvidia_", "cutensor")):
-                    found.setdefault(distribution, version)
+        try:
+            names = sorted(os.listdir(entry))
+        except OSError:
+            continue
+        for name in names:
+            distribution, _, version = name.removesuffix(".dist-info").partition("-")
+            ours = name.endswith(".dist-info") and distribution.startswith(("nvidia_", "cutensor"))
+            if ours and distribution.isidentifier() and version.replace(".", "").replace("+", "").isalnum():
+                found.setdefault(distribution, version)
     return found
 
 
@@ -246,11 +251,12 @@ def _toolkit_version(toolkit: Toolkit, installed: "Mapping[str, str]") -> "str |
     for distribution in ("nvidia_cuda_nvcc", "nvidia_cuda_runtime"):
         if installed.get(distribution + suffix, "").startswith(f"{toolkit.major}."):
             return installed[distribution + suffix]
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        with open(os.path.join(toolkit.wheels, "include", "cuda_runtime_api.h"), "rb") as header:
+    try:
+        with open(os.path.join(toolkit.wheels, "include", HEADER), "rb") as header:
             number = int(header.read().split(b"#define CUDART_VERSION", 1)[1].split(None, 1)[0])
-        return f"{number // 1000}.{number % 1000 // 10}.0"
-    return None
+    except (OSError, ValueError, IndexError):
+        return None
+    return f"{number // 1000}.{number % 1000 // 10}.0"
 
 
 def _place(root: str, toolkit: Toolkit) -> str:
@@ -275,13 +281,21 @@ def _place(root: str, toolkit: Toolkit) -> str:
         _discard(link)
         _discard(tree)
         raise
-    with contextlib.suppress(OSError), os.scandir(base) as entries:
-        for entry in entries:
-            # Whoever has just been using the replaced one must not see it vanish.
-            other = entry.name.startswith(f".{name}.") and entry.name not in (os.path.basename(tree), replaced)
-            if other and time.time() - entry.stat(follow_symlinks=False).st_mtime > _IN_USE_S:
-                _discard(entry.path)
+    _sweep(base, f".{name}.", (os.path.basename(tree), replaced))
     return root
+
+
+def _sweep(base: str, prefix: str, used: "tuple[str, ...]") -> None:
+    """Remove what was replaced, or abandoned, in *base*; not what is *used*, nor may be in the making."""
+    try:
+        with os.scandir(base) as entries:
+            for entry in entries:
+                # Whoever has just been using the replaced one must not see it vanish.
+                other = entry.name.startswith(prefix) and entry.name not in used
+                if other and time.time() - entry.stat(follow_symlinks=False).st_mtime > _IN_USE_S:
+                    _discard(entry.path)
+    except OSError:
+        pass
 
 
 def _write(tree: str, content: "Content", entry: str) -> None:
@@ -306,8 +320,10 @@ def _write(tree: str, content: "Content", entry: str) -> None:
 
 
 def _make_directory(path: str, mode: int) -> None:
-    with contextlib.suppress(FileExistsError):
+    try:
         os.mkdir(path, mode)
+    except FileExistsError:
+        pass
 
 
 def _discard(path: str) -> None:
@@ -316,5 +332,7 @@ def _discard(path: str) -> None:
 
         shutil.rmtree(path, ignore_errors=True)
     else:
-        with contextlib.suppress(OSError):
+        try:
             os.unlink(path)
+        except OSError:
+            pass

@@ -16,10 +16,11 @@ a shared library ("System V Application Binary Interface", chapters 4 and 5):
 All but .dynamic lies at the address that is its place in the file.
 """
 
-import contextlib
-import re
-from collections.abc import Iterable, Mapping
 from struct import pack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 # By library: its name in programs, the error, its headers (it is made if the first is there), and what stands before a
 # function's name in them.
@@ -46,21 +47,25 @@ _MACHINES = {"x86_64": 62, "aarch64": 183}
 _PAGE = 0x10000  # the largest there is
 
 
-def driver_stubs(headers: Mapping[str, str], machine: str) -> dict[str, bytes]:
+def driver_stubs(headers: "Mapping[str, str]", machine: str) -> dict[str, bytes]:
     """The content of each stub by name: those whose API is in *headers* (paths by name), if *machine* is known."""
     stubs = {}
     if machine in _MACHINES:
         for library, (soname, error, sources, before) in LIBRARIES.items():
             if sources[0] in headers:
-                with contextlib.suppress(OSError):  # as if the header was not there
+                try:
                     names = _functions([headers[source] for source in sources if source in headers], before)
-                    if names:
-                        stubs[library] = _shared_library(soname, sorted(names), error, machine)
+                except OSError:  # as if the header was not there
+                    continue
+                if names:
+                    stubs[library] = _shared_library(soname, sorted(names), error, machine)
     return stubs
 
 
-def _functions(headers: Iterable[str], before: bytes) -> set[bytes]:
+def _functions(headers: "Iterable[str]", before: bytes) -> set[bytes]:
     """Every name of a function that a program which includes *headers* can need, whatever it defines before."""
+    import re  # takes longer than all else that makes a root, and a toolkit may have no such header
+
     # Both expressions begin with a word: searches that do not take ten times as long.
     declaration = re.compile(before + _NAME + rb"\s*\(")
     # `#define cuMemAlloc cuMemAlloc_v2`, `#define cuMemcpy __CUDA_API_PTDS(cuMemcpy)`
