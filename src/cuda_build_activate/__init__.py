@@ -28,7 +28,7 @@ UNUSABLE = frozenset(';:"$`<[]\\\r\n')
 # Linux starts no process with a variable of more than 128 KiB, and a character may take four bytes; Windows has 32,767.
 LONGEST = 32_000
 
-started = False  # whether this interpreter processed a startup file
+searched: "tuple[object, ...]" = ()  # where the startup hook has looked for a toolkit, if it has run
 
 
 def __getattr__(name: str) -> object:
@@ -44,11 +44,14 @@ def startup(sitedir: "str | None" = None) -> None:
 
     sitedir: the site directory whose `.pth` file is being processed; a `.start` file (PEP 829) has none to give.
     """
-    global started
-    started = True
+    global searched
     try:
+        paths = (*sys.path, sitedir or "")
+        if paths == searched:  # before Python 3.15, a venv's .pth files are processed twice
+            return
+        searched = paths
         try:
-            done = repeat(sitedir)
+            done = repeat(paths, sitedir)
         except Exception:  # it takes more
             done = False
         if not done:
@@ -59,7 +62,7 @@ def startup(sitedir: "str | None" = None) -> None:
         pass
 
 
-def repeat(sitedir: "str | None") -> bool:
+def repeat(paths: "tuple[str, ...]", sitedir: "str | None") -> bool:
     """Do what `_activate.startup()` would do, if that takes no decision; return whether it did.
 
     That is so where nothing is set that could be a choice, and there is no toolkit, or one whose root is current. Where
@@ -69,7 +72,6 @@ def repeat(sitedir: "str | None") -> bool:
     switch, verbose = get(SWITCH), get(VERBOSE)
     if switch == "0" and not verbose:
         return True
-    paths = (*sys.path, sitedir)
     entries = {path for path in paths if path and (access(path + "/nvidia", 0) or access(path + "/cutensor", 0))}
     if not entries and not verbose:
         return True
@@ -97,7 +99,7 @@ def repeat(sitedir: "str | None") -> bool:
 
 
 def is_current(root: str, entry: str) -> bool:
-    """Whether no directory in *entry* that *root* was made from has changed. Raises OSError, LookupError or ValueError."""
+    """Whether no directory in *entry* that *root* was made from has changed. Raises OSError or ValueError."""
     with open(f"{root}/{STAMP}", "rb") as file:
         records = os.fsdecode(file.read()).split("\0")
     for record in records:

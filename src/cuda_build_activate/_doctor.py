@@ -251,7 +251,7 @@ def _hook(activation: Activation) -> Iterator[Finding]:
         seen = "PYTHONPATH is set, and -I or -E makes this interpreter ignore it"
         why = "the build environment that pip makes by default depends on it"
         yield Finding("pythonpath-ignored", "warning", seen, why, "do not start Python with -I or -E in a build")
-    if activation.root is None or cuda_build_activate.started or os.environ.get(MARKER) == activation.root:
+    if activation.root is None or cuda_build_activate.searched or os.environ.get(MARKER) == activation.root:
         return
     pth = os.path.join(here, PTH)
     if sys.flags.no_site:
