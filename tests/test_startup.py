@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -78,6 +79,20 @@ def test_a_child_keeps_what_its_parent_set(venv: VEnv, clean: dict[str, str]) ->
     make_toolkit(venv.site)
     parent = {**venv.environ(env=clean), "CUDA_HOME": "/opt/chosen/by/the/build", "PATH": "/usr/bin"}
     assert venv.environ(env=parent) == parent
+
+
+def test_lib64_is_a_link_to_lib(venv: VEnv, clean: dict[str, str]) -> None:
+    """Fedora's Python has both on sys.path, and processes the startup file in each."""
+    make_toolkit(venv.site)
+    (venv.path / "lib64").unlink(missing_ok=True)
+    (venv.path / "lib64").symlink_to("lib")
+    lib64 = str(venv.site).replace("/lib/", "/lib64/")
+    code = f"import os, site; site.addsitedir({lib64!r}); site.addsitedir({str(venv.site)!r}); import sys, json; "
+    code += "print(json.dumps([dict(os.environ), 'cuda_build_activate._activate' in sys.modules]))"
+    first, _ = json.loads(venv.start(code, "-S", env=clean).stdout)
+    assert first["CUDA_HOME"] == f"{lib64}/cuda-build-activate/cu13"
+    changed_by_the_build = {**first, "CUDA_HOME": "/opt/cuda"}
+    assert json.loads(venv.start(code, "-S", env=changed_by_the_build).stdout) == [changed_by_the_build, False]
 
 
 def test_without_a_toolkit_nothing_is_touched(venv: VEnv, clean: dict[str, str]) -> None:

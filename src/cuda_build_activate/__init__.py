@@ -72,13 +72,14 @@ def repeat(paths: "tuple[str, ...]", sitedir: "str | None") -> bool:
     switch, verbose = get(SWITCH), get(VERBOSE)
     if switch == "0" and not verbose:
         return True
-    entries = {path for path in paths if path and (access(path + "/nvidia", 0) or access(path + "/cutensor", 0))}
+    entries = [path for path in paths if path and (access(path + "/nvidia", 0) or access(path + "/cutensor", 0))]
     if not entries and not verbose:
         return True
     if switch or verbose or get("CUDACXX") or get(MARKER):
-        # A child keeps what its parent set. A `.pth` file's line finds that out by itself.
-        return sitedir is None and entries == {get(SITE)}
-    (entry,) = entries
+        # A child keeps what its parent set. A `.pth` file's line finds that out by itself, but on Fedora: there is lib64,
+        # a link to lib, and both are processed.
+        return os.path.samefile(sitedir or entries[0], get(SITE, ""))
+    (entry,) = {*entries}
     (name,) = [name for name in os.listdir(entry + "/nvidia") if name[:2] == "cu" and name[2:].isdecimal()]
     root = f"{entry}/{DIRECTORY}/{name}"
     path, prefixes, libraries = get("PATH", ""), get("CMAKE_PREFIX_PATH", ""), get("LIBRARY_PATH", "")

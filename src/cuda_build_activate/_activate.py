@@ -93,11 +93,13 @@ def startup(sitedir: "str | None") -> None:
             paths.insert(0, sitedir)
         activation = decide(os.environ, paths)
         told = activation.reason
-        # What the parent activated, the build may have changed for its children.
-        if activation.root and activation.root != os.environ.get(MARKER):
-            _apply(activation, os.environ)
         if activation.root:
-            os.environ[SITE] = sitedir or os.path.dirname(os.path.dirname(activation.root))
+            site = sitedir or os.path.dirname(os.path.dirname(activation.root))
+            if activation.root != os.environ.get(MARKER):
+                _apply(activation, os.environ)
+                os.environ[SITE] = site
+            else:  # what the parent activated, the build may have changed for its children
+                os.environ.setdefault(SITE, site)
     except Exception as error:
         told = f"nothing activated: {error!r}"
     try:
