@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,23 +13,31 @@ import pytest
 from conftest import VARIABLES, VEnv, clean_environ, make_toolkit
 from faults import ACTIVATED, fault
 
-VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
+VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.13t", "3.14", "3.14t")
 MODULES = "import sys; print(*sorted(sys.modules))"
 OURS = {"cuda_build_activate"}
 
 
 def interpreters() -> list[Path]:
-    """One interpreter of each supported version that this machine has: on PATH, or pyenv's."""
-    found = {"{}.{}".format(*sys.version_info): Path(sys.executable)}
+    """One interpreter of each supported version that this machine has: on PATH, or pyenv's. And PyPy, if it has it."""
+    found = {"{}.{}{}".format(*sys.version_info[:2], sys.abiflags.replace("d", "")): Path(sys.executable)}
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     for version in VERSIONS:
         on_path = [
             Path(entry) / f"python{version}" for entry in os.environ["PATH"].split(os.pathsep) if "shims" not in entry
         ]
-        for candidate in [*sorted(pyenv.glob(f"{version}.*/bin/python")), *on_path]:
+        minor, suffix = version.rstrip("t"), "t" if version.endswith("t") else ""
+        of_pyenv = sorted(pyenv.glob(f"{minor}.*[0-9]{suffix}/bin/python"))
+        for candidate in [*of_pyenv, *on_path]:
             if version not in found and candidate.exists():
                 found[version] = candidate
-    return [found[version] for version in VERSIONS if version in found]
+    pypy = shutil.which("pypy3")
+    if (
+        pypy
+        and subprocess.run([pypy, "-c", "import sys; sys.exit(sys.version_info < (3, 9))"], check=False).returncode == 0
+    ):
+        found["pypy"] = Path(pypy)
+    return [found[version] for version in (*VERSIONS, "pypy") if version in found]
 
 
 @pytest.fixture(params=interpreters(), ids=lambda path: str(path))

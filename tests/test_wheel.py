@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import email
+import hashlib
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +15,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, run
+from test_pyodide import RELEASES
+from test_startup import VERSIONS
 
 STARTUP_FILES = ("hatch_autorun_cuda_build_activate.pth", "hatch_autorun_cuda_build_activate.start")
 MODULES = (
@@ -25,6 +30,42 @@ MODULES = (
     "_stubs.py",
     "py.typed",
 )
+# Everything is compressed: 40 % code, 20 % this project's README, 10 % its licence.
+LARGEST = 45_000
+# By the name of the program; why a finding is none stands beside it.
+LINTERS = {
+    "twine": ["check", "--strict"],
+    # That something lies beside the package: the file set is asserted, and .start files (PEP 829) are new to this linter.
+    "check-wheel-contents": ["--ignore", "W003,W009"],
+    # The project has no page and no address to write to that could be named.
+    "pyroma": ["--min", "10", "--skip-tests", "Url,AuthorEmail"],
+}
+
+
+def tree() -> list[Path]:
+    """The files of this project, relative to it: those in git, or all that git would not ignore."""
+    if (PROJECT / ".git").exists() and shutil.which("git"):
+        names = run(["git", "-c", f"safe.directory={PROJECT}", "-C", PROJECT, "ls-files", "-z"]).split("\0")
+        return [Path(name) for name in names if name and (PROJECT / name).is_file()]
+    ignored = re.compile(r"(__pycache__|.*\.egg-info|\.venv|build|dist|\..*_cache)")
+    return [
+        path.relative_to(PROJECT)
+        for path in sorted(PROJECT.rglob("*"))
+        if path.is_file() and not any(ignored.fullmatch(part) for part in path.relative_to(PROJECT).parts)
+    ]
+
+
+def build(directory: Path, *options: str, environ: dict[str, str]) -> dict[str, str]:
+    """Build in *directory*, and return the digest of each file that came out."""
+    built = directory.parent / "dist"
+    run([sys.executable, "-m", "build", "--no-isolation", *options, "--outdir", built, directory], env=environ)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in built.iterdir()}
+
+
+def metadata_of(wheel: Path) -> email.message.Message:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return email.message_from_bytes(archive.read(name))
 
 
 def test_the_wheel_holds_exactly(wheel: Path) -> None:
@@ -48,11 +89,83 @@ def test_the_sdist_holds_what_the_wheel_is_built_and_tested_from(wheel: Path) ->
 
 
 def test_no_runtime_dependency(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
-        metadata = email.message_from_bytes(archive.read(name))
+    metadata = metadata_of(wheel)
     assert metadata.get_all("Requires-Dist") == ["cuda-toolkit[cccl,cudart,nvcc]<14,>=13.2.1; extra == 'cu13'"]
     assert metadata["Requires-Python"] == ">=3.9"
+
+
+def test_the_metadata(wheel: Path) -> None:
+    metadata = metadata_of(wheel)
+    with zipfile.ZipFile(wheel) as archive:
+        version = re.search(r'^__version__ = "(.+)"$', archive.read("cuda_build_activate/__init__.py").decode(), re.M)
+        (licence,) = (name for name in archive.namelist() if "/licenses/" in name)
+        assert archive.read(licence) == (PROJECT / "LICENSE").read_bytes()
+    assert version
+    assert metadata["Version"] == version[1]
+    assert f"-{version[1]}-" in wheel.name
+    assert [int(part) for part in metadata["Metadata-Version"].split(".")] >= [2, 4]  # the first with PEP 639
+    assert (metadata["License-Expression"], metadata.get_all("License-File")) == ("Apache-2.0", ["LICENSE"])
+    assert "License" not in metadata  # what License-Expression takes the place of
+    assert metadata["Description-Content-Type"] == "text/markdown"
+
+
+def test_the_classifiers_are_true(wheel: Path) -> None:
+    classifiers = metadata_of(wheel).get_all("Classifier") or []
+    python = "Programming Language :: Python :: "
+    versions = {name.replace(python, "") for name in classifiers if re.fullmatch(rf"{python}\d\.\d+", name)}
+    assert versions == {version for version in VERSIONS if version[-1] != "t"} | set(RELEASES)  # those that tests start
+    assert f"{python}Implementation :: CPython" in classifiers
+    assert not [name for name in classifiers if name.startswith("License ::")]
+    assert [name for name in classifiers if name.startswith("Operating System ::")] == [
+        "Operating System :: POSIX :: Linux"
+    ]
+    assert "Typing :: Typed" in classifiers
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read("cuda_build_activate/py.typed") == b""
+
+
+def test_the_wheel_is_small(wheel: Path) -> None:
+    assert wheel.stat().st_size < LARGEST
+
+
+def test_the_build_is_reproducible(tmp_path: Path) -> None:
+    """Byte by byte, in another directory, at another time, by another user, from the tree and from the sdist."""
+    files = tree()
+
+    def build_a_copy(directory: Path, umask: int, modified: int, environ: dict[str, str]) -> dict[str, str]:
+        directory.mkdir(parents=True)
+        before = os.umask(umask)
+        try:
+            for name in files:
+                path = directory / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes((PROJECT / name).read_bytes())
+                os.utime(path, (modified, modified))
+            return build(directory, "--sdist", "--wheel", environ={**os.environ, **environ})
+        finally:
+            os.umask(before)
+
+    ours = build_a_copy(tmp_path / "a" / "project", 0o022, 10**9, {"LC_ALL": "C", "PYTHONUTF8": "0", "TZ": "UTC"})
+    files.reverse()
+    theirs = build_a_copy(tmp_path / "b" / "clone", 0o077, 2 * 10**9, {"LC_ALL": "C.UTF-8", "TZ": "Asia/Tokyo"})
+    assert len(ours) == 2
+    assert theirs == ours
+
+    (sdist,) = (tmp_path / "a" / "dist").glob("*.tar.gz")
+    unpacked = tmp_path / "c" / sdist.name[: -len(".tar.gz")]
+    with tarfile.open(sdist) as archive:
+        archive.extractall(unpacked.parent)  # noqa: S202 - we have just made it
+    again = build(unpacked, "--wheel", environ={**os.environ})
+    assert again == {name: digest for name, digest in ours.items() if name.endswith(".whl")}
+
+
+@pytest.mark.parametrize("linter", LINTERS)
+def test_a_linter_of_packages_finds_nothing(wheel: Path, linter: str) -> None:
+    program = Path(sys.executable).with_name(linter)
+    if not program.exists():
+        pytest.skip(f"{linter} is not installed (dependency group dev)")
+    (sdist,) = wheel.parent.glob("*.tar.gz")
+    run([program, *LINTERS[linter], *{"pyroma": [sdist], "check-wheel-contents": [wheel]}.get(linter, [wheel, sdist])])
 
 
 @pytest.mark.parametrize("name", STARTUP_FILES)
