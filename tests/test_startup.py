@@ -88,6 +88,9 @@ def test_a_child_keeps_what_its_parent_set(venv: VEnv, clean: dict[str, str]) ->
     make_toolkit(venv.site)
     parent = {**venv.environ(env=clean), "CUDA_HOME": "/opt/chosen/by/the/build", "PATH": "/usr/bin"}
     assert venv.environ(env=parent) == parent
+    # By hand, or for a whole CI job, as `cuda-build-activate env` has them:
+    by_hand = {name: value for name, value in parent.items() if name != "CUDA_BUILD_ACTIVATE_SITE"}
+    assert venv.environ(env=by_hand) == parent
 
 
 def test_lib64_is_a_link_to_lib(venv: VEnv, clean: dict[str, str]) -> None:
