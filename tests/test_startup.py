@@ -32,10 +32,8 @@ def interpreters() -> list[Path]:
             if version not in found and candidate.exists():
                 found[version] = candidate
     pypy = shutil.which("pypy3")
-    if (
-        pypy
-        and subprocess.run([pypy, "-c", "import sys; sys.exit(sys.version_info < (3, 9))"], check=False).returncode == 0
-    ):
+    supported = "import sys; sys.exit(sys.version_info < (3, 9))"
+    if pypy and subprocess.run([pypy, "-c", supported], check=False).returncode == 0:
         found["pypy"] = Path(pypy)
     return [found[version] for version in (*VERSIONS, "pypy") if version in found]
 

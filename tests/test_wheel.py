@@ -35,7 +35,7 @@ LARGEST = 45_000
 # By the name of the program; why a finding is none stands beside it.
 LINTERS = {
     "twine": ["check", "--strict"],
-    # That something lies beside the package: the file set is asserted, and .start files (PEP 829) are new to this linter.
+    # What lies beside the package: a .start file (PEP 829), which is new to this linter; the file set is asserted.
     "check-wheel-contents": ["--ignore", "W003,W009"],
     # The project has no page and no address to write to that could be named.
     "pyroma": ["--min", "10", "--skip-tests", "Url,AuthorEmail"],
