@@ -76,8 +76,8 @@ def repeat(paths: "tuple[str, ...]", sitedir: "str | None") -> bool:
     if not entries and not verbose:
         return True
     if switch or verbose or get("CUDACXX") or get(MARKER):
-        # A child keeps what its parent set. A .pth file's line finds that out, but for Fedora's lib64: that is a link to
-        # lib, and both are processed.
+        # A child keeps what its parent set. A .pth file's line finds that out, but for Fedora's lib64, which is a link
+        # to lib, and both are processed.
         return os.path.samefile(sitedir or entries[0], get(SITE, ""))
     (entry,) = {*entries}
     (name,) = [name for name in os.listdir(entry + "/nvidia") if name[:2] == "cu" and name[2:].isdecimal()]
