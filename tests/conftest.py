@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Union
 
+import coverage
 import pytest
 from filelock import FileLock
 
@@ -102,6 +103,14 @@ class VEnv:
         self.site = Path(
             run([self.python, "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()
         )
+        if "COVERAGE_PROCESS_START" in os.environ and interpreter == sys.executable:
+            self._measure_coverage()
+
+    def _measure_coverage(self) -> None:
+        """Let each interpreter start coverage before all other startup files, with no trace of where it is."""
+        directory = os.path.dirname(os.path.dirname(coverage.__file__))
+        start = f'(sys.path.append({directory!r}), __import__("coverage").process_startup(), sys.path.pop())'
+        (self.site / "0_coverage.pth").write_text(f'import sys; "coverage" in sys.modules or {start}\n')
 
     def at(self, path: Path) -> VEnv:
         """This environment, after it was moved or copied to *path*."""

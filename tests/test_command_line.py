@@ -103,6 +103,12 @@ def test_env_as_json(odd: VEnv, clean: dict[str, str]) -> None:
     assert undone == {**dict.fromkeys(expected), "PATH": clean["PATH"]}
 
 
+def test_env_for_a_shell_that_cannot_hold_it(odd: VEnv, clean: dict[str, str]) -> None:
+    done = odd.python_(*COMMAND, "env", "--shell", "cmd", env=clean)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("cuda-build-activate: cmd cannot hold '")
+
+
 def test_quoting_for_shells_that_are_not_here() -> None:
     """PowerShell and cmd run on Windows: their rules for quotes, unverified by them."""
     changes = {"A": "it's $x \u2019 `n", "B": None}
@@ -120,13 +126,15 @@ def test_info(activated: VEnv, clean: dict[str, str]) -> None:
     record = ["nvidia/cu13/bin/nvcc,,", "nvidia/cu13/bin/nvcc.profile,,", "nvidia/cu13/lib/libcudart.so.13,,"]
     record.append("nvidia/cu13/include/cuda_runtime.h,,")
     (activated.site / "nvidia_cuda_nvcc-13.4.92.dist-info" / "RECORD").write_text("\n".join(record))
+    (activated.site / "nvidia_nvvm-13.4.92.dist-info").mkdir()  # without a record
     done = activated.python_(*COMMAND, env=clean)
     assert done.returncode == 0
-    assert done.stdout.splitlines()[:4] == [
+    assert done.stdout.splitlines()[:5] == [
         f"activated CUDA 13 with nvcc: {activated.root} (rule 3)",
         "version 13.4.92",
         "components:",
         "  nvidia-cuda-nvcc 13.4.92  nvcc, libcudart.so.13, 1 header",
+        "  nvidia-nvvm 13.4.92",
     ]
     assert f"  CUDA_HOME={activated.root}" in done.stdout.splitlines()
     for arguments in (["--json"], ["info", "--json"]):
@@ -147,11 +155,19 @@ def test_info(activated: VEnv, clean: dict[str, str]) -> None:
                     "programs": ["nvcc"],
                     "libraries": ["libcudart.so.13"],
                     "headers": 1,
-                }
+                },
+                {"name": "nvidia-nvvm", "version": "13.4.92", "programs": [], "libraries": [], "headers": 0},
             ],
             "variables": None,
         }
     assert report["variables"] == {name: activated.environ(env=clean)[name] for name in report["variables"]}
+
+
+def test_info_without_a_version(activated: VEnv, clean: dict[str, str]) -> None:
+    (activated.site / "nvidia/cu13/include/cuda_runtime_api.h").write_text("")
+    said = activated.python_(*COMMAND, env=clean).stdout.splitlines()
+    assert said[:2] == [f"activated CUDA 13 with nvcc: {activated.root} (rule 3)", "variables:"]
+    assert json.loads(activated.python_(*COMMAND, "--json", env=clean).stdout)["version"] is None
 
 
 @pytest.mark.parametrize(
@@ -161,6 +177,7 @@ def test_nothing_activated(venv: VEnv, clean: dict[str, str], variable: dict[str
     environ = {**clean, **variable}
     report = json.loads(venv.python_(*COMMAND, "--json", env=environ).stdout)
     assert (report["activated"], report["rule"], report["variables"]) == (False, rule, {})
+    assert venv.python_(*COMMAND, env=environ).stdout == f"{report['reason']} (rule {rule})\n"
     for arguments in (["root"], ["env"], ["run", "true"]):
         done = venv.python_(*COMMAND, *arguments, env=environ)
         assert (done.returncode, done.stdout) == (1, "")

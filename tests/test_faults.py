@@ -239,6 +239,14 @@ int main(int argc, char **argv) {
 """
 
 
+@fault("broken installation of this package", "the module that decides is missing", UNTOUCHED)
+def test_without_the_module_that_decides(env: VEnv, environ: dict[str, str]) -> None:
+    (env.site / "cuda_build_activate" / "_activate.py").unlink()
+    for verbose in ("", "1"):  # there is nothing left that could tell
+        told = {**environ, "CUDA_BUILD_ACTIVATE_VERBOSE": verbose}
+        assert env.environ(env=told) == env.environ("-S", env=told)
+
+
 @fault("interpreters", "embedded in a program, twice, each time with a subinterpreter", ACTIVATED)
 def test_an_embedded_interpreter(env: VEnv, environ: dict[str, str], tmp_path: Path) -> None:
     headers, libraries = sysconfig.get_path("include"), sysconfig.get_config_var("LIBDIR")
