@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -327,6 +328,18 @@ def full(offline: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
     made.install("cuda-build-activate", f"cuda-toolkit[all]=={NEWEST}", *PRODUCTS, index=offline)
     yield made
     shutil.rmtree(made.path)
+
+
+def blocks() -> list[str]:
+    """The README's code blocks."""
+    text = (PROJECT / "README.md").read_text()
+    return re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def block(start: str) -> str:
+    """The README's code block that begins with *start*."""
+    (found,) = [text for text in blocks() if text.startswith(start)]
+    return found
 
 
 def minor_version(version: str) -> str:

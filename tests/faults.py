@@ -392,7 +392,7 @@ def outcomes() -> dict[str, dict[str, str]]:
 
 
 def summary() -> str:
-    """The README's table: how many faults there are, and what comes of them."""
+    """A table: how many faults there are, and what comes of them."""
     lines = [
         "| what | faults | activated | with the root in the user's cache | with the wheels' own directory | untouched |"
     ]

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import INCOMPLETE, MIXED, NEWEST, WITHOUT_NVCC, VEnv, make_toolkit, run, script
+from conftest import INCOMPLETE, MIXED, NEWEST, PROJECT, WITHOUT_NVCC, VEnv, make_toolkit, run, script
 
 from cuda_build_activate import _doctor
 
@@ -190,6 +190,8 @@ def test_every_finding_is_provoked() -> None:
         code for _, found in ACTIVATED.values() for code in found
     }
     assert codes - provoked == {"unusable-path", "compile-failed", "not-compiled"}
+    table = (PROJECT / "docs" / "command-line.md").read_text().partition("| code |")[2]
+    assert codes == set(re.findall(r"`([\w-]+)`", re.sub(r"(?m)^(\|.*\|).*\|$", r"\1", table)))
 
 
 def test_remedies(healthy: VEnv, clean: dict[str, str]) -> None:

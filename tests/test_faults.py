@@ -341,6 +341,7 @@ def test_nothing_is_written_elsewhere_and_nothing_else_is_done(env: VEnv, enviro
             assert f", '{env.root.parent}/" in arguments, arguments
 
 
-@pytest.mark.parametrize(("document", "written"), [("README.md", summary), ("docs/hostile-conditions.md", details)])
-def test_every_fault_is_documented(document: str, written: Callable[[], str]) -> None:
-    assert written() in (PROJECT / document).read_text(), f"{document} should have:\n{written()}"
+@pytest.mark.parametrize("written", [summary, details])
+def test_every_fault_is_documented(written: Callable[[], str]) -> None:
+    page = (PROJECT / "docs" / "hostile-conditions.md").read_text()
+    assert written() in page, f"docs/hostile-conditions.md should have:\n{written()}"

@@ -7,13 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import WITHOUT_NVCC, Argument, VEnv, minor_version, run
+from conftest import WITHOUT_NVCC, Argument, VEnv, block, minor_version, run
 
-PYPROJECT = """
-[build-system]
-requires = ["setuptools", "pybind11", "cuda-build-activate", "{requirement}"]
-build-backend = "setuptools.build_meta"
-"""
+BACKEND = '\n[build-system]\nbuild-backend = "setuptools.build_meta"\n'
 SETUP = """
 import os
 import pybind11
@@ -59,7 +55,10 @@ def test_an_extension_module(requirement: str, offline: dict[str, str], clean: d
     major = version.partition(".")[0]
     project = tmp_path / "project"
     project.mkdir()
-    (project / "pyproject.toml").write_text(PYPROJECT.format(requirement=requirement))
+    # The components that the README lists for CUDA 12, in the version under test.
+    requires, count = re.subn(r'"cuda-toolkit[^"]*"', f'"{requirement}"', block('requires = ["setuptools"'))
+    assert count == 1
+    (project / "pyproject.toml").write_text(BACKEND + requires)
     (project / "setup.py").write_text(SETUP)
     (project / "demo.cpp").write_text(MODULE)
     environ = {**clean, **offline}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import NEWEST, VEnv, minor_version, run
+from conftest import NEWEST, VEnv, block, minor_version, run
 
 pytestmark = pytest.mark.network
 
@@ -148,8 +148,15 @@ def test_uv_pip_install_of_pycuda(
 ) -> None:
     project = tmp_path / "project"
     project.mkdir()
-    (project / "pyproject.toml").write_text(tables(PYCUDA, wheel, tmp_path, "tool.uv."))
-    log = run([*uv_pip_install(PYCUDA, installed), "numpy"], env=online, cwd=project)
+    # The wheel itself, lest the index has a newer one.
+    documented = block("[tool.uv.extra-build-dependencies]")
+    (project / "pyproject.toml").write_text(
+        documented.replace('"cuda-build-activate"', f'"cuda-build-activate @ {wheel.as_uri()}"')
+    )
+    assert PYCUDA.toolkit in documented
+    command = block("uv pip install --no-binary pycuda pycuda").strip()
+    installing = f"{sys.executable} -m {command.removesuffix(PYCUDA.name)} --verbose --refresh numpy {PYCUDA.pinned}"
+    log = run(["sh", "-ec", installing], env={**online, "VIRTUAL_ENV": f"{installed.path}"}, cwd=project)
     built_in_isolation(log, online["UV_CACHE_DIR"])
     assert {"libcuda.so.1", "libcurand.so.10"} <= needed(module(installed, "pycuda/_driver.*.so"))
     code = "import pycuda.driver, pycuda.curandom; print(*pycuda.driver.get_version())"
@@ -205,9 +212,18 @@ def test_pip_install_of_pyvkfft(
     runtime: dict[str, str],
     tmp_path: Path,
 ) -> None:
-    installed.install(wheel, PYVKFFT.toolkit, "pip", "setuptools", index=online)
-    command = pip_install(PYVKFFT, installed, *options)
-    log = run(command, env={**online, **PYVKFFT.variables}, cwd=tmp_path)
+    installed.install("pip", "setuptools", index=online)
+    if options:
+        installed.install(wheel, PYVKFFT.toolkit, index=online)
+        log = run(pip_install(PYVKFFT, installed, *options), env={**online, **PYVKFFT.variables}, cwd=tmp_path)
+    else:
+        commands = block("pip install cuda-build-activate").replace("cuda-build-activate", f"{wheel}", 1)
+        assert PYVKFFT.toolkit in commands
+        commands = re.sub(
+            r"pyvkfft$", f"--verbose --no-cache-dir --no-deps {PYVKFFT.pinned}", commands, flags=re.MULTILINE
+        )
+        path = f"{installed.path / 'bin'}{os.pathsep}{online['PATH']}"
+        log = run(["sh", "-ec", commands], env={**online, "PATH": path}, cwd=tmp_path)
     assert activated(log) == {f"{installed.root}"}
     check_pyvkfft(installed, full, runtime)
 
