@@ -112,10 +112,11 @@ def test_the_lines_to_add(offline: dict[str, str], hostile: dict[str, str], tmp_
         "".join(line[1:] + "\n" for line in block(" [build-system]").splitlines() if line[0] in (" ", sign))
         for sign in "-+"
     )
-    rest = pyproject.partition("\n[project]")
+    rest = "".join(pyproject.partition("\n[project]")[1:])
     assert before.count("\n") == after.count("\n") - 4
-    # The example also links cuBLAS.
-    (project / "pyproject.toml").write_text(after.replace("[nvcc,", "[cublas,nvcc,") + "".join(rest[1:]))
+    # The example also links cuBLAS, and names the oldest scikit-build-core that it works with.
+    rest = rest.replace('minimum-version = "build-system.requires"', "")
+    (project / "pyproject.toml").write_text(after.replace("[nvcc,", "[cublas,nvcc,") + rest)
     command, printed = console("$ pip wheel -v .")
     environ = {**hostile, **offline, "CUDA_BUILD_ACTIVATE_VERBOSE": "1"}
     in_order(printed, run(["sh", "-ec", f"{sys.executable} -m {command}"], env=environ, cwd=project))
