@@ -174,8 +174,7 @@ def test_run(shell: Shell) -> None:
 
 def test_uvx(offline: dict[str, str], clean: dict[str, str]) -> None:
     command, printed = console("$ uvx --with")
-    command = command.replace("uvx", f"{sys.executable} -m uv tool run", 1)
-    in_order(printed, sh(command, {**clean, **offline}))
+    in_order(printed, sh(f"{Path(sys.executable).parent}/{command}", {**clean, **offline}))
 
 
 def test_the_api(shell: Shell, tmp_path: Path) -> None:

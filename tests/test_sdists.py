@@ -155,7 +155,9 @@ def test_uv_pip_install_of_pycuda(
     )
     assert PYCUDA.toolkit in documented
     command = block("uv pip install --no-binary pycuda pycuda").strip()
-    installing = f"{sys.executable} -m {command.removesuffix(PYCUDA.name)} --verbose --refresh numpy {PYCUDA.pinned}"
+    installing = (
+        f"{Path(sys.executable).parent}/{command.removesuffix(PYCUDA.name)} --verbose --refresh numpy {PYCUDA.pinned}"
+    )
     log = run(["sh", "-ec", installing], env={**online, "VIRTUAL_ENV": f"{installed.path}"}, cwd=project)
     built_in_isolation(log, online["UV_CACHE_DIR"])
     assert {"libcuda.so.1", "libcurand.so.10"} <= needed(module(installed, "pycuda/_driver.*.so"))
