@@ -225,7 +225,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 
 
 @pytest.mark.parametrize("seed", range(1500))
-def test_what_is_repeated_is_what_would_be_decided(
+def test_the_shortcut_does_what_would_be_decided(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheels: list[str]
 ) -> None:
     """The short way of an ordinary start has the same result as the decision function, or none."""
@@ -248,11 +248,11 @@ def test_what_is_repeated_is_what_would_be_decided(
     monkeypatch.setattr(os, "environ", environ)
     monkeypatch.setattr(sys, "path", paths)
     try:
-        repeated = cuda_build_activate.repeat((*paths, sitedir), sitedir)  # type: ignore[arg-type]
+        taken = cuda_build_activate.shortcut((*paths, sitedir), sitedir)  # type: ignore[arg-type]
     except Exception:
-        repeated = False
+        taken = False
     decided = decide(before, searched)
-    if repeated:
+    if taken:
         environ.pop("CUDA_BUILD_ACTIVATE_SITE", None)
         assert environ == {**before, **decided.variables}
     else:
@@ -282,11 +282,11 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_most_starts_take_no_decision(wheels: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", ["/usr/lib/python3", wheels[0]])
     monkeypatch.setattr(os, "environ", {"PATH": "/bin"})
-    assert cuda_build_activate.repeat((*sys.path, wheels[0]), wheels[0])
+    assert cuda_build_activate.shortcut((*sys.path, wheels[0]), wheels[0])
     assert os.environ["CUDA_HOME"].startswith(wheels[0])
     assert os.environ["CUDA_BUILD_ACTIVATE_SITE"] == wheels[0]
-    assert cuda_build_activate.repeat((*sys.path, ""), None)  # the child of such a process, by a .start file
+    assert cuda_build_activate.shortcut((*sys.path, ""), None)  # the child of such a process, by a .start file
     monkeypatch.setattr(sys, "path", ["/usr/lib/python3", wheels[2]])
     monkeypatch.setattr(os, "environ", {"PATH": "/bin"})
-    assert cuda_build_activate.repeat((*sys.path, wheels[2]), wheels[2])
+    assert cuda_build_activate.shortcut((*sys.path, wheels[2]), wheels[2])
     assert os.environ == {"PATH": "/bin"}

@@ -143,6 +143,7 @@ def test_info(activated: VEnv, clean: dict[str, str]) -> None:
             "schema": 1,
             "activated": True,
             "rule": 3,
+            "code": None,
             "reason": None,
             "root": str(activated.root),
             "version": "13.4.92",
@@ -171,12 +172,17 @@ def test_info_without_a_version(activated: VEnv, clean: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "rule"), [({}, 5), ({"CUDA_BUILD_ACTIVATE": "0"}, 1), ({"CUDACXX": "/opt/cuda/bin/nvcc"}, 2)]
+    ("variable", "rule", "code"),
+    [
+        ({}, 5, "no-toolkit"),
+        ({"CUDA_BUILD_ACTIVATE": "0"}, 1, "switched-off"),
+        ({"CUDACXX": "/opt/cuda/bin/nvcc"}, 2, "compiler-chosen"),
+    ],
 )
-def test_nothing_activated(venv: VEnv, clean: dict[str, str], variable: dict[str, str], rule: int) -> None:
+def test_nothing_activated(venv: VEnv, clean: dict[str, str], variable: dict[str, str], rule: int, code: str) -> None:
     environ = {**clean, **variable}
     report = json.loads(venv.python_(*COMMAND, "--json", env=environ).stdout)
-    assert (report["activated"], report["rule"], report["variables"]) == (False, rule, {})
+    assert (report["activated"], report["rule"], report["code"], report["variables"]) == (False, rule, code, {})
     assert venv.python_(*COMMAND, env=environ).stdout == f"{report['reason']} (rule {rule})\n"
     for arguments in (["root"], ["env"], ["run", "true"]):
         done = venv.python_(*COMMAND, *arguments, env=environ)

@@ -51,7 +51,7 @@ def startup(sitedir: "str | None" = None) -> None:
             return
         searched = paths
         try:
-            done = repeat(paths, sitedir)
+            done = shortcut(paths, sitedir)
         except Exception:  # it takes more
             done = False
         if not done:
@@ -62,7 +62,7 @@ def startup(sitedir: "str | None" = None) -> None:
         pass
 
 
-def repeat(paths: "tuple[str, ...]", sitedir: "str | None") -> bool:
+def shortcut(paths: "tuple[str, ...]", sitedir: "str | None") -> bool:
     """Do what `_activate.startup()` would do, if that takes no decision; return whether it did.
 
     That is so where nothing is set that could be a choice, and there is no toolkit, or one whose root is current. Where

@@ -84,6 +84,7 @@ def _info(options: argparse.Namespace) -> int:
             "schema": 1,
             "activated": activation.root is not None,
             "rule": activation.rule,
+            "code": activation.code or None,
             "reason": activation.reason,
             "root": activation.root,
             "version": activation.version,

@@ -49,21 +49,24 @@ class Activation:
     """What `activate()` did.
 
     rule: the rule that decided, 1 to 5 as in the README: 1 the switch, 2 CUDACXX, 3 a toolkit with nvcc, 4 one without,
-    5 none. reason: why, in words. root: the toolkit root that was activated, and major: its CUDA's major version; None
-    if nothing was. variables: every environment variable of the activation with its value; empty if nothing was.
+    5 none. code: why nothing was activated, by the doctor's name for it; empty if something was. reason: the same in
+    words. root: the toolkit root that was activated, and major: its CUDA's major version; None if nothing was.
+    variables: every environment variable of the activation with its value; empty if nothing was.
     """
 
-    __slots__ = ("major", "reason", "root", "rule", "variables")
+    __slots__ = ("code", "major", "reason", "root", "rule", "variables")
 
     def __init__(
         self,
         rule: int,
+        code: str,
         reason: str,
         root: "str | None" = None,
         major: "int | None" = None,
         variables: "dict[str, str] | None" = None,
     ) -> None:
         self.rule = rule
+        self.code = code
         self.reason = reason
         self.root = root
         self.major = major
@@ -143,30 +146,30 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
     The only decision function: first match wins, and an empty variable counts as unset. Where it decides for a toolkit,
     that toolkit's root is there when it returns: it may have made it.
     """
-    major, complaint = requested_major(environ)
-    if complaint:
-        return Activation(1, f"nothing activated: {complaint}")
+    major, code, complaint = requested_major(environ)
+    if code:
+        return _nothing(1, code, complaint)
     active = environ.get(MARKER, "")
     if not os.path.basename(active).startswith("cu"):  # no root of ours: its bin is not ours to remove from PATH
         active = ""
     compiler = environ.get("CUDACXX")
     if compiler and not (active and compiler == os.path.join(active, "bin", NVCC)):
-        return Activation(2, f"nothing activated: CUDACXX chooses {compiler}")
+        return _nothing(2, "compiler-chosen", f"CUDACXX chooses {compiler}")
     toolkit = find(paths, major)
     if toolkit is None:
-        return Activation(5, "nothing activated: no CUDA toolkit in this environment")
+        return _nothing(5, "no-toolkit", "no CUDA toolkit in this environment")
     rule, name = (3, f"CUDA {toolkit.major} with nvcc") if toolkit.nvcc else (4, f"CUDA {toolkit.major} without nvcc")
     other = "" if toolkit.nvcc else _other_toolkit(environ, active)
     if other:
-        return Activation(rule, f"nothing activated: there is {name} in this environment, and {other}")
+        return _nothing(rule, "not-displaced", f"there is {name} in this environment, and {other}")
     root, note = _root(toolkit, environ)
     if not root:
-        return Activation(rule, f"nothing activated: no toolkit root for {name} could be made: {note}")
+        return _nothing(rule, "root-not-writable", f"no toolkit root for {name} could be made: {note}")
     unusable = (frozenset(";") if WINDOWS else UNUSABLE).intersection(root)
     if unusable:
-        return Activation(rule, f"nothing activated: no toolkit works where {min(unusable)!r} is in the path: {root}")
+        return _nothing(rule, "unusable-path", f"no toolkit works where {min(unusable)!r} is in the path: {root}")
     if not WINDOWS and os.stat(os.path.join(root, "bin")).st_mode & 0o002:
-        return Activation(rule, f"nothing activated: everybody can write to {root}/bin")
+        return _nothing(rule, "open-to-others", f"everybody can write to {root}/bin")
     variables = dict.fromkeys((MARKER, *ROOT_VARIABLES), root)
     variables["PATH"] = _prepend(environ.get("PATH") or os.defpath, _bin(root), _bin(active))
     variables["CMAKE_PREFIX_PATH"] = _prepend(environ.get("CMAKE_PREFIX_PATH", ""), [root], [active] if active else [])
@@ -176,20 +179,24 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
         variables["CUDACXX"] = os.path.join(root, "bin", NVCC)
     for variable, value in variables.items():
         if len(value) > LONGEST:
-            return Activation(rule, f"nothing activated: {variable} would be too long")
-    return Activation(rule, f"activated {name}: {root}{note}", root, toolkit.major, variables)
+            return _nothing(rule, "too-long", f"{variable} would be too long")
+    return Activation(rule, "", f"activated {name}: {root}{note}", root, toolkit.major, variables)
 
 
-def requested_major(environ: "Mapping[str, str]") -> "tuple[int | None, str]":
-    """The CUDA major version that CUDA_BUILD_ACTIVATE asks for, if it does, and why nothing is to be activated."""
+def _nothing(rule: int, code: str, why: str) -> Activation:
+    return Activation(rule, code, f"nothing activated: {why}")
+
+
+def requested_major(environ: "Mapping[str, str]") -> "tuple[int | None, str, str]":
+    """The CUDA major version that CUDA_BUILD_ACTIVATE asks for; the code and the words for why it asks for nothing."""
     switch = environ.get(SWITCH, "").lower()
     if switch in ON:
-        return None, ""
+        return None, "", ""
     if switch in OFF:
-        return None, "switched off by CUDA_BUILD_ACTIVATE"
+        return None, "switched-off", "switched off by CUDA_BUILD_ACTIVATE"
     if switch.isdecimal():
-        return int(switch), ""
-    return None, f"CUDA_BUILD_ACTIVATE={switch!r} is neither a switch nor a CUDA major version"
+        return int(switch), "", ""
+    return None, "bad-switch", f"CUDA_BUILD_ACTIVATE={switch!r} is neither a switch nor a CUDA major version"
 
 
 def find(paths: "Iterable[object]", major: "int | None" = None) -> "Toolkit | None":

@@ -219,7 +219,7 @@ class _Root:
             except (FileNotFoundError, NotADirectoryError):
                 above = os.path.dirname(directory)
                 if above in self._entries:  # it changes with all that is installed, and with our own directory
-                    self._times[directory] = False
+                    self._times[directory] = False  # what is_current() finds where nothing is
                 else:
                     directory = above
 

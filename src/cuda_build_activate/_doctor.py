@@ -29,6 +29,35 @@ SEARCHED = ("CMAKE_PREFIX_PATH", "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH"
 # What nvcc adds to each of its commands.
 ADDED_BY_NVCC = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS", "INCLUDES", "LIBRARIES", "SYSTEM_INCLUDES")
 NOT_WRITABLE = "make the environment or the user's cache writable, or set XDG_CACHE_HOME"
+SWITCHED = "nothing is activated, whatever toolkit is installed"
+UNUSABLE_CHARACTERS = ", ".join(repr(character) for character in sorted(UNUSABLE))
+# By the decision's code for why nothing is activated: how severe that is, what comes of it, and what to do.
+NOT_ACTIVATED = {
+    "switched-off": ("warning", SWITCHED, "unset CUDA_BUILD_ACTIVATE"),
+    "bad-switch": ("warning", SWITCHED, "unset CUDA_BUILD_ACTIVATE"),
+    "compiler-chosen": (
+        "warning",
+        "a compiler that you chose wins over the environment's toolkit",
+        "unset CUDACXX to use the environment's",
+    ),
+    "not-displaced": (
+        "warning",
+        "a toolkit without a compiler does not displace one that is there",
+        "list nvcc, or unset what is named",
+    ),
+    "root-not-writable": ("error", "without nvcc only a toolkit root makes the wheels usable", NOT_WRITABLE),
+    "unusable-path": (
+        "error",
+        f"nvcc, CMake or what reads PATH takes it for something else, as any of {UNUSABLE_CHARACTERS}",
+        "put the environment into another directory",
+    ),
+    "open-to-others": (
+        "error",
+        "any user of this machine could put programs into the build's PATH",
+        "chmod o-w what is named, or make the environment or the user's cache writable for yourself",
+    ),
+    "too-long": ("error", "processes with such an environment cannot be started", "shorten that variable"),
+}
 PTH = "hatch_autorun_cuda_build_activate.pth"
 KERNEL = """#include <cstdio>
 __global__ void kernel(int *result) { *result = 1; }
@@ -74,30 +103,9 @@ def findings(environ: Union[Mapping[str, str], None] = None, paths: Union[Iterab
 
 
 def _choices(activation: Activation) -> Iterator[Finding]:
-    if activation.rule == 1:
-        code = "switched-off" if "switched off" in activation.reason else "bad-switch"
-        why = "nothing is activated, whatever toolkit is installed"
-        yield Finding(code, "warning", activation.reason, why, "unset CUDA_BUILD_ACTIVATE")
-    elif activation.rule == 2:
-        why = "a compiler that you chose wins over the environment's toolkit"
-        yield Finding("compiler-chosen", "warning", activation.reason, why, "unset CUDACXX to use the environment's")
-    elif activation.root is None and "no toolkit works where" in activation.reason:
-        unusable = ", ".join(repr(character) for character in sorted(UNUSABLE))
-        why = f"nvcc, CMake or what reads PATH takes it for something else, as any of {unusable}"
-        yield Finding("unusable-path", "error", activation.reason, why, "put the environment into another directory")
-    elif activation.root is None and "too long" in activation.reason:
-        why = "processes with such an environment cannot be started"
-        yield Finding("too-long", "error", activation.reason, why, "shorten that variable")
-    elif activation.root is None and "everybody can write" in activation.reason:
-        why = "any user of this machine could put programs into the build's PATH"
-        remedy = "chmod o-w what is named, or make the environment or the user's cache writable for yourself"
-        yield Finding("open-to-others", "error", activation.reason, why, remedy)
-    elif activation.root is None and "could be made" in activation.reason:
-        why = "without nvcc only a toolkit root makes the wheels usable"
-        yield Finding("root-not-writable", "error", activation.reason, why, NOT_WRITABLE)
-    elif activation.root is None and activation.rule == 4:
-        why = "a toolkit without a compiler does not displace one that is there"
-        yield Finding("not-displaced", "warning", activation.reason, why, "list nvcc, or unset what is named")
+    if activation.code in NOT_ACTIVATED:
+        severity, why, remedy = NOT_ACTIVATED[activation.code]
+        yield Finding(activation.code, severity, activation.reason, why, remedy)
 
 
 def _toolkit(activation: Activation, toolkit: Union[Toolkit, None]) -> Iterator[Finding]:
