@@ -224,7 +224,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 }
 
 
-@pytest.mark.parametrize("seed", range(1500))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("SEEDS", "1500"))))
 def test_the_shortcut_does_what_would_be_decided(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheels: list[str]
 ) -> None:

@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from conftest import MIXED, NEWEST, PROJECT, VEnv, block, blocks, run
+from conftest import MINIMAL, MIXED, NEWEST, PROJECT, VEnv, block, blocks, run
 from faults import outcomes
 
 Shell = Callable[..., dict[str, str]]
-MINIMAL = f"cuda-toolkit[nvcc,cudart,cccl]=={NEWEST}"
 
 
 def in_order(expected: str, printed: str) -> None:
