@@ -73,6 +73,7 @@ BUILD_TOOLS = (
     "meson-python",
     "Cython",
     "nanobind",
+    "cuda-pathfinder",
 )
 
 
@@ -328,6 +329,20 @@ def full(offline: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
     made.install("cuda-build-activate", f"cuda-toolkit[all]=={NEWEST}", *PRODUCTS, index=offline)
     yield made
     shutil.rmtree(made.path)
+
+
+def hide(paths: list[str]) -> list[str]:
+    """The start of a command line for a process that sees an empty file or directory instead of each of *paths*."""
+    there = [path for path in paths if os.path.exists(path)]
+    if not there:
+        return []
+    if os.geteuid() != 0:
+        pytest.skip(f"hiding {there[0]} needs root")
+    mounts = [
+        f"mount -t tmpfs none {os.path.realpath(path)}" if os.path.isdir(path) else f"mount --bind /dev/null {path}"
+        for path in there
+    ]
+    return ["unshare", "-m", "sh", "-ec", f'{"; ".join(mounts)}; exec "$@"', "sh"]
 
 
 def blocks() -> list[str]:

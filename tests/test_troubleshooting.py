@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import INCOMPLETE, MIXED, NEWEST, PROJECT, TOOLKITS, VEnv
+from conftest import INCOMPLETE, MIXED, NEWEST, PROJECT, TOOLKITS, VEnv, hide
 
 PAGE = PROJECT / "docs" / "troubleshooting.md"
 FILES = {
@@ -176,20 +176,6 @@ def attempt(made: Made, tools: VEnv, clean: dict[str, str], tmp_path: Path) -> C
         return done.returncode, printed
 
     return run
-
-
-def hide(paths: list[str]) -> list[str]:
-    """The start of a command line for a process that sees an empty file or directory instead of each of *paths*."""
-    there = [path for path in paths if os.path.exists(path)]
-    if not there:
-        return []
-    if os.geteuid() != 0:
-        pytest.skip(f"hiding {there[0]} needs root")
-    mounts = [
-        f"mount -t tmpfs none {os.path.realpath(path)}" if os.path.isdir(path) else f"mount --bind /dev/null {path}"
-        for path in there
-    ]
-    return ["unshare", "-m", "sh", "-ec", f'{"; ".join(mounts)}; exec "$@"', "sh"]
 
 
 def said(message: str, printed: str) -> bool:
