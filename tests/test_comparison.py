@@ -34,36 +34,26 @@ ALTERNATIVES = {
     "A plain activator": "comparison-plain",
     "This package": "cuda-build-activate",
 }
-PREFIX_PROJECT = """
+MADE = """
 [build-system]
 requires = ["hatchling"]
 build-backend = "hatchling.build"
 
 [project]
-name = "comparison-prefix"
+name = "comparison-{}"
 version = "1"
 
-[project.entry-points."cmake.prefix"]
-cuda = "nvidia.cu13"
-
-[project.entry-points."cmake.root"]
-CUDAToolkit = "nvidia.cu13"
-
-[tool.hatch.build.targets.wheel]
-bypass-selection = true
+{}
 """
-PLAIN_PROJECT = """
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-
-[project]
-name = "comparison-plain"
-version = "1"
-
+PLAIN = """
 [tool.hatch.build.targets.wheel.force-include]
 "plain_activator.pth" = "plain_activator.pth"
 "plain_activator.py" = "plain_activator.py"
+"""
+PREFIX = """
+{}
+[tool.hatch.build.targets.wheel]
+bypass-selection = true
 """
 
 KERNEL = """
@@ -181,9 +171,10 @@ def parse(command: str) -> Command:
 def made_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the wheels of the two alternatives that are no published packages."""
     directory = tmp_path_factory.mktemp("made")
-    for name, text in {"prefix": PREFIX_PROJECT, "plain": PLAIN_PROJECT}.items():
+    (entry_points,) = re.findall(r"^```toml\n(.*?)^```", section("cmake.prefix"), re.MULTILINE | re.DOTALL)
+    for name, tables in {"prefix": PREFIX.format(entry_points), "plain": PLAIN}.items():
         project = shutil.copytree(PROJECT / "bench" / "plain", directory / name)
-        (project / "pyproject.toml").write_text(text)
+        (project / "pyproject.toml").write_text(MADE.format(name, tables))
         run([sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", directory, project])
     return directory
 
@@ -192,27 +183,31 @@ def made_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def module(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """tilelang's module, out of its source distribution."""
     with FileLock(wheelhouse / ".lock"):
-        if not list(wheelhouse.glob("tilelang-*.tar.gz")):
+        sdist = wheelhouse / f"{TILELANG.replace('==', '-')}.tar.gz"
+        if not sdist.exists():
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "tilelang"]
             run([*command, "--dest", wheelhouse, TILELANG])
-    (sdist,) = wheelhouse.glob("tilelang-*.tar.gz")
     directory = tmp_path_factory.mktemp("tilelang")
     with tarfile.open(sdist) as archive:
         for member in archive:
             if re.fullmatch(r"[^/]*/cmake/\w*pip_?cuda\w*\.\w+", member.name, re.IGNORECASE):
-                member.name = Path(member.name).name
-                archive.extract(member, directory)
+                content = archive.extractfile(member)
+                assert content
+                (directory / Path(member.name).name).write_bytes(content.read())
     return directory / "FindPipCUDAToolkit.cmake"
 
 
 @pytest.fixture(scope="module")
 def installed(offline: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A toolkit as an installer makes it, of another version than the projects list."""
-    made = VEnv(tmp_path_factory.mktemp("installed") / "venv")
+    directory = tmp_path_factory.mktemp("installed")
+    made = VEnv(directory / "venv")
     made.install("cuda-build-activate", f"cuda-toolkit[nvcc,cudart,cccl]=={TOOLKITS[0]}", index=offline)
     made.start()
-    yield made.root
+    run(["cp", "-rlL", made.root, directory / "cuda"])  # no links to the wheels: cuda-pathfinder resolves them
     shutil.rmtree(made.path)
+    yield directory / "cuda"
+    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")
