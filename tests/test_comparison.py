@@ -338,3 +338,10 @@ def test_what_the_module_writes(module: Path, offline: dict[str, str], tmp_path:
     ((command, printed),) = [(command, printed) for command, printed in commands(MODULE) if command.startswith("nm ")]
     in_order(printed, run([*command.split()[:-1], made.site / command.split()[-1]]))
     assert all(f"`{path}`" in section(MODULE) for path in written)
+
+
+def test_every_command_is_run_but_for_debians() -> None:
+    for heading in re.findall(r"^## (.*)", PAGE, re.MULTILINE):
+        for command, _ in commands(heading):
+            assert heading in ALTERNATIVES
+            assert re.search("uv build|pip wheel", command) or command.startswith(("nm ", "apt-cache "))
