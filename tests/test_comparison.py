@@ -102,6 +102,11 @@ from setuptools import setup
 
 print("nvcc:", pathfinder.find_nvidia_binary_utility("nvcc"))
 print("headers:", pathfinder.find_nvidia_header_directory("cudart"))
+try:
+    cudart = pathfinder.load_nvidia_dynamic_lib("cudart").abs_path
+except pathfinder.DynamicLibNotFoundError:
+    cudart = None
+print("cudart:", cudart)
 setup(name="probe", version="1", py_modules=[])
 """
 MESON = """
@@ -109,7 +114,7 @@ project('probe', 'cpp', version: '1')
 cuda = dependency('cuda', modules: ['cudart'])
 import('python').find_installation().extension_module('probe', 'probe.cpp', dependencies: cuda, install: true)
 """
-# By the page's names: the backend, what it is a part of, and the file that the build is written in.
+# By the page's names: the backend, and the file that the build is written in.
 PROJECTS = {
     "compile": ("scikit_build_core.build", "CMakeLists.txt", CMAKE.format("add_library(probe MODULE probe.cu)")),
     "cudatoolkit": ("scikit_build_core.build", "CMakeLists.txt", CMAKE.format(FIND_CUDATOOLKIT)),
