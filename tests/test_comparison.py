@@ -128,6 +128,16 @@ BACKENDS = {
     "setuptools.build_meta": ["setuptools"],
     "mesonpy": ["meson-python", "ninja"],
 }
+# Why a build may fail: for want of a toolkit, and of nothing else.
+FAILURES = (
+    "Failed to find nvcc.",
+    "Could NOT find CUDAToolkit (missing: CUDA_CUDART)",
+    "Could not find _THRUST_VERSION_INCLUDE_DIR",
+    'a package configuration file provided by "CCCL"',
+    "KeyError: 'CUDA_HOME'",
+    "cannot find -lcudart",
+    "Couldn't find requested CUDA module 'cudart'",
+)
 SHARED = {"cudatoolkit", "setuptools", "meson"}  # those that link the shared runtime
 
 
@@ -269,6 +279,8 @@ def build(
             check=False,
         )
         log = (done.stdout + done.stderr).decode(errors="replace").replace(str(installed), MACHINE)
+        if done.returncode:
+            assert any(failure in log for failure in FAILURES), log
         if done.returncode or command.project in QUESTION:
             return Outcome("no", log)
         (root,) = {
