@@ -75,6 +75,7 @@ BUILD_TOOLS = (
     "meson-python",
     "Cython",
     "nanobind",
+    "cuda-pathfinder",
 )
 
 
