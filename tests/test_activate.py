@@ -11,7 +11,7 @@ import pytest
 from conftest import make_toolkit, script
 
 import cuda_build_activate
-from cuda_build_activate import ROOT_VARIABLES, activate
+from cuda_build_activate import LONGEST, ROOT_VARIABLES, _activate, activate
 from cuda_build_activate._activate import decide, find
 
 
@@ -211,6 +211,175 @@ def test_search_path_and_environment_by_default(site: Path, monkeypatch: pytest.
     monkeypatch.setenv("PATH", os.environ["PATH"])
     monkeypatch.syspath_prepend(site)
     assert activate().root == os.environ["CUDA_HOME"] == f"{site}/cuda-build-activate/cu13"
+
+
+@pytest.mark.parametrize(
+    ("environ", "rule", "code", "reason"),
+    [
+        ({"CUDA_BUILD_ACTIVATE": "off"}, 1, "switched-off", "switched off by CUDA_BUILD_ACTIVATE"),
+        (
+            {"CUDA_BUILD_ACTIVATE": "maybe"},
+            1,
+            "bad-switch",
+            "CUDA_BUILD_ACTIVATE='maybe' is neither a switch nor a CUDA major version",
+        ),
+        ({"CUDACXX": "/opt/bin/nvcc"}, 2, "compiler-chosen", "CUDACXX chooses /opt/bin/nvcc"),
+        (
+            {"CUDACXX": "/opt/cu13/bin/nvcc", "CUDA_BUILD_ACTIVATE_ROOT": "/opt/cu14"},
+            2,
+            "compiler-chosen",
+            "CUDACXX chooses /opt/cu13/bin/nvcc",
+        ),
+        ({"CUDA_BUILD_ACTIVATE": "12"}, 5, "no-toolkit", "no CUDA toolkit in this environment"),
+        ({"PATH": "/" + "x" * LONGEST}, 3, "too-long", "PATH would be too long"),
+        ({"LIBRARY_PATH": "/" + "x" * LONGEST}, 3, "too-long", "LIBRARY_PATH would be too long"),
+    ],
+)
+def test_a_decision_against(site: Path, environ: dict[str, str], rule: int, code: str, reason: str) -> None:
+    make_toolkit(site)
+    before = dict(environ)
+    done = activate([site], environ)
+    assert (done.rule, done.code, done.reason, done.root) == (rule, code, f"nothing activated: {reason}", None)
+    assert environ == before
+
+
+def test_a_decision_for(site: Path) -> None:
+    make_toolkit(site)
+    root = f"{site}/cuda-build-activate/cu13"
+    for reason in ("made", "found"):
+        done = activate([site], {})
+        assert (done.rule, done.code, done.reason) == (3, "", f"activated CUDA 13 with nvcc: {root}"), reason
+    assert repr(done) == f"Activation(root={root!r}, reason={done.reason!r})"
+
+
+def test_the_longest_path_that_is_activated(site: Path) -> None:
+    make_toolkit(site)
+    added = len(f"{site}/cuda-build-activate/cu13/bin:")
+    assert activate([site], {"PATH": "x" * (LONGEST - added)}).root
+    assert activate([site], {"PATH": "x" * (LONGEST - added + 1)}).root is None
+
+
+def test_decisions_without_nvcc(site: Path, tmp_path: Path) -> None:
+    make_toolkit(site, nvcc=False)
+    done = activate([site], {})
+    root = f"{site}/cuda-build-activate/cu13"
+    assert (done.rule, done.code, done.reason) == (4, "", f"activated CUDA 13 without nvcc: {root}")
+    nvcc = script(tmp_path / "bin" / "nvcc", "exit 1")
+    there = "nothing activated: there is CUDA 13 without nvcc in this environment, and "
+    for name, value, seen in (("PATH", f"/bin:{nvcc.parent}", nvcc), ("CUDA_HOME", "/opt", "CUDA_HOME=/opt")):
+        done = activate([site], {name: value})
+        assert (done.rule, done.code, done.reason) == (4, "not-displaced", f"{there}{seen}")
+
+
+def test_a_marker_that_is_no_root_of_ours(site: Path) -> None:
+    make_toolkit(site)
+    environ = {"CUDA_BUILD_ACTIVATE_ROOT": "/usr", "PATH": "/usr/bin:/bin", "CMAKE_PREFIX_PATH": "/usr"}
+    root = activate([site], environ).root
+    assert environ["PATH"] == f"{root}/bin:/usr/bin:/bin"
+    assert environ["CMAKE_PREFIX_PATH"] == f"{root}:/usr"
+
+
+def test_a_marker_without_its_directory_in_path(site: Path) -> None:
+    make_toolkit(site)
+    environ = {"PATH": "/usr/bin", "CUDA_BUILD_ACTIVATE_ROOT": f"{site}/cuda-build-activate/cu13"}
+    root = activate([site], environ).root
+    assert environ["PATH"] == f"{root}/bin:/usr/bin"
+
+
+def test_the_directories_that_libraries_are_searched_in(tmp_path: Path) -> None:
+    environ = {"LIBRARY_PATH": "/opt/lib"}
+    for name in ("outer", "inner"):
+        make_toolkit(tmp_path / name)
+        root = activate([tmp_path / name], environ).root
+    assert environ["LIBRARY_PATH"] == f"{root}/lib64/stubs:/opt/lib"
+
+
+def test_a_path_in_which_no_toolkit_works(tmp_path: Path) -> None:
+    make_toolkit(tmp_path / "a;b$")
+    done = activate([tmp_path / "a;b$"], {})
+    assert (done.rule, done.code) == (3, "unusable-path")
+    root = f"{tmp_path}/a;b$/cuda-build-activate/cu13"
+    assert done.reason == f"nothing activated: no toolkit works where '$' is in the path: {root}"
+
+
+def test_what_everybody_can_write_to(site: Path) -> None:
+    wheels = make_toolkit(site)
+    (site / "cuda-build-activate").touch()
+    (wheels / "bin").chmod(0o777)
+    done = activate([site], {})
+    assert (done.rule, done.code) == (3, "open-to-others")
+    assert done.reason == f"nothing activated: everybody can write to {wheels}/bin"
+
+
+def test_no_root_can_be_made(site: Path, tmp_path: Path) -> None:
+    wheels = make_toolkit(site)
+    (tmp_path / "cache" / "cuda-build-activate").mkdir(parents=True)
+    (tmp_path / "cache" / "cuda-build-activate").chmod(0o755)
+    (site / "cuda-build-activate").symlink_to(tmp_path)
+    environ = {"XDG_CACHE_HOME": f"{tmp_path}/cache"}
+    why = f"{site}/cuda-build-activate is a link; {tmp_path}/cache/cuda-build-activate is not closed to other users"
+    done = activate([site], environ)
+    assert (done.rule, done.code, done.root) == (3, "", str(wheels))
+    assert done.reason.endswith(f"{wheels} (the wheels' own directory: no toolkit root could be made: {why})")
+    (wheels / "bin" / "nvcc").unlink()
+    done = activate([site], {"XDG_CACHE_HOME": f"{tmp_path}/cache"})
+    assert (done.rule, done.code, done.root) == (4, "root-not-writable", None)
+    assert done.reason == f"nothing activated: no toolkit root for CUDA 13 without nvcc could be made: {why}"
+
+
+def test_cuda_12(site: Path) -> None:
+    """Its components have a directory each, and its libraries the version."""
+    (site / "nvidia" / "cuda_runtime" / "lib").mkdir(parents=True)
+    assert find([str(site)]) is None
+    for name in ("libcudadevrt.a", "libcudart.so.12", "libcudart.so.12.9.79", "libcudart_static.a"):
+        (site / "nvidia" / "cuda_runtime" / "lib" / name).touch()
+    assert find([str(site)]) is None  # without the headers nothing can be built
+    for component, name in (("cuda_runtime", "cuda_runtime_api.h"), ("cublas", "cublas_v2.h")):
+        (site / "nvidia" / component / "include").mkdir(parents=True)
+        (site / "nvidia" / component / "include" / name).touch()
+    (site / "nvidia_cuda_runtime_cu12-12.9.79.dist-info").mkdir()
+    done = activate([site], {})
+    assert (done.rule, done.major, done.version) == (4, 12, "12.9.79")
+    assert done.root == f"{site}/cuda-build-activate/cu12"
+    assert (Path(done.root) / "include" / "cublas_v2.h").exists()
+    assert (Path(done.root) / "lib64" / "libcudart.so").resolve().name == "libcudart.so.12.9.79"
+
+
+def test_a_component_without_libraries_hides_no_toolkit(tmp_path: Path) -> None:
+    (tmp_path / "first" / "nvidia" / "cuda_runtime").mkdir(parents=True)
+    (tmp_path / "first" / "nvidia" / "cudart").mkdir()
+    make_toolkit(tmp_path / "first", directory="cu14")
+    make_toolkit(tmp_path / "second")
+    (tmp_path / "link").symlink_to(tmp_path / "first")
+    paths = [str(tmp_path / name) for name in ("first", "link", "second")]
+    toolkit = find(paths, 13)
+    assert toolkit
+    assert (toolkit.major, toolkit.entries) == (13, [paths[0], paths[2]])
+
+
+def test_for_the_site_directory_that_is_being_processed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which need not be on sys.path."""
+    make_toolkit(site)
+    environ = {"PATH": "/bin"}
+    monkeypatch.setattr(sys, "path", ["/usr/lib/python3"])
+    monkeypatch.setattr(os, "environ", environ)
+    _activate.startup(str(site))
+    assert environ["CUDA_HOME"] == f"{site}/cuda-build-activate/cu13"
+    assert environ["CUDA_BUILD_ACTIVATE_SITE"] == str(site)
+    environ = {"PATH": "/bin", "CUDA_BUILD_ACTIVATE_ROOT": environ["CUDA_HOME"], "CUDA_HOME": "/changed"}
+    monkeypatch.setattr(os, "environ", environ)
+    _activate.startup(str(site))  # what the build changed for its children
+    assert (environ["CUDA_HOME"], environ["CUDA_BUILD_ACTIVATE_SITE"]) == ("/changed", str(site))
+
+
+def test_roots_of_several_entries_have_names_of_their_own(tmp_path: Path) -> None:
+    for name in ("first", "second", "third"):
+        make_toolkit(tmp_path / name)
+    sets = (["first"], ["first", "second"], ["first", "third"], ["first", "second", "third"])
+    roots = [activate([tmp_path / name for name in names], {}).root for names in sets]
+    assert len(set(roots)) == 4
+    assert {os.path.basename(str(root)).partition("-")[0] for root in roots} == {"cu13"}
+    assert all(set(str(root).partition("cu13-")[2]) <= set("0123456789abcdef") for root in roots)
 
 
 CHOICES: dict[str, tuple[str | None, ...]] = {

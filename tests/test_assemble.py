@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import make_toolkit, run
@@ -81,6 +82,85 @@ def test_versions(site: Path) -> None:
         "nvidia_cublas": "13.8.0.4",
         "nvidia_cuda_nvcc": "13.4.92",
     }
+
+
+def test_which_names_are_distributions(site: Path, tmp_path: Path) -> None:
+    for name in (
+        "nvidia_cuda_nvcc-13.4.92+local.1.dist-info",
+        "nvidia_nvvm-13.4-92.dist-info",
+        "nvidia-cublas-13.8.dist-info",
+        'nvidia_"cufft-1.0.dist-info',
+        "nvidia_cufile-1.0.egg-info",
+        "other_nvidia-1.0.dist-info",
+    ):
+        (site / name).mkdir()
+    assert _assemble.versions([str(tmp_path / "missing"), str(site)]) == {"nvidia_cuda_nvcc": "13.4.92+local.1"}
+    assert _assemble.minor_version("13.4.92") == "13.4"
+
+
+def test_the_version_of_a_toolkit_without_nvcc(site: Path) -> None:
+    for name in ("nvidia_cuda_nvcc-12.9.86", "nvidia_cuda_runtime-13.4.77"):
+        (site / f"{name}.dist-info").mkdir()
+    assert (root_of(site) / "version.txt").read_text() == "CUDA Version 13.4.77\n"
+
+
+def test_the_version_in_the_header(site: Path) -> None:
+    header = site / "nvidia" / "cu13" / "include" / "cuda_runtime_api.h"
+    header.write_text("/* CUDART_VERSION */\n#define CUDART_VERSION  13110 \n#define CUDART_VERSION 1 2\n")
+    assert (root_of(site) / "version.txt").read_text() == "CUDA Version 13.11.0\n"
+
+
+def test_directories_that_are_always_there(site: Path) -> None:
+    shutil.rmtree(site / "nvidia" / "cu13")
+    (site / "nvidia" / "cu13" / "bin").mkdir(parents=True)
+    (site / "nvidia" / "cu13" / "bin" / "nvcc").touch()
+    root = root_of(site)
+    for name in ("bin", "include", "lib64/stubs"):
+        assert (root / name).is_dir(), name
+    shutil.rmtree(site / "nvidia" / "cu13" / "bin")
+    (site / "nvidia" / "cu13" / "include").mkdir()
+    (site / "nvidia" / "cu13" / "include" / "cuda_runtime_api.h").touch()
+    assert (root_of(site) / "bin").is_dir()
+
+
+def test_a_directory_of_one_source_is_one_link(site: Path) -> None:
+    """Links by file are for what has to be: there may be thousands of headers."""
+    for name in ("lib/cmake/cccl/nested", "include/cccl/cub"):
+        (site / "nvidia" / "cu13" / name).mkdir(parents=True)
+        (site / "nvidia" / "cu13" / name / "file").touch()
+    (site / "nvidia" / "cudnn" / "include" / "cccl").mkdir(parents=True)
+    (site / "nvidia" / "cudnn" / "include" / "cccl" / "more").touch()
+    root = root_of(site)
+    assert (root / "include" / "crt").is_symlink()
+    assert (root / "include" / "cccl" / "cub").is_symlink()
+    assert not (root / "include" / "cccl").is_symlink()
+    assert not (root / "lib64" / "cmake" / "cccl" / "nested").is_symlink()
+    assert (root / "lib64" / "cmake" / "cccl" / "nested" / "file").exists()
+    assert not (root / "lib64" / "stubs" / "libcuda.so").exists()
+
+
+def test_python_files_are_no_headers(site: Path) -> None:
+    for name in ("__init__.py", "__pycache__/__init__.pyc"):
+        path = site / "nvidia" / "cu13" / "include" / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    root = root_of(site)
+    assert not {"__init__.py", "__pycache__"} & set(os.listdir(root / "include"))
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64", "riscv64"])
+def test_another_machine(site: Path, machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (site / "nvidia" / "cu13" / "include" / "cuda.h").write_text("CUresult CUDAAPI cuInit(unsigned int Flags);\n")
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
+    root = root_of(site)
+    targets = {"x86_64": ["x86_64-linux"], "aarch64": ["sbsa-linux"], "riscv64": []}[machine]
+    assert [path.name for path in root.glob("targets/*")] == targets
+    stub = root / "lib64" / "stubs" / "libcuda.so"
+    assert (stub.exists() and b"cuInit" in stub.read_bytes()) == bool(targets)
+
+
+def test_what_cannot_be_swept_stays(tmp_path: Path) -> None:
+    _assemble._sweep(str(tmp_path / "missing"), ".cu13.", ())
 
 
 def test_no_version_is_made_up(site: Path) -> None:
@@ -272,8 +352,9 @@ def test_times_cut_to_seconds_as_in_a_container_layer(site: Path) -> None:
 
 def test_a_component_that_changed_just_now_is_read_again(site: Path) -> None:
     touch_library(site)  # may still be changing, within the tick of the clock that its directory's time shows
+    changed = (site / "nvidia" / "cu13" / "lib").stat().st_mtime_ns
     made = os.readlink(root_of(site))
-    os.utime(site / "nvidia" / "cu13" / "lib", ns=(10**18, 10**18))
+    os.utime(site / "nvidia" / "cu13" / "lib", ns=(changed, changed))
     assert os.readlink(root_of(site)) != made
 
 
