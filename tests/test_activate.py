@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from random import Random
@@ -11,7 +12,7 @@ import pytest
 from conftest import make_toolkit, script
 
 import cuda_build_activate
-from cuda_build_activate import LONGEST, ROOT_VARIABLES, _activate, activate
+from cuda_build_activate import LONGEST, ROOT_VARIABLES, _activate, _assemble, activate
 from cuda_build_activate._activate import decide, find
 
 
@@ -191,7 +192,7 @@ def test_one_directory_under_two_names(site: Path, tmp_path: Path) -> None:
 def test_unusable_paths(site: Path) -> None:
     make_toolkit(site)
     assert find([None, 7, b"bytes", "nul\0", "", "relative", str(site)])
-    with pytest.raises(TypeError, match="not a single string"):
+    with pytest.raises(TypeError, match=r"^paths must be an iterable of directories, not a single string$"):
         activate(str(site), {})
 
 
@@ -264,6 +265,7 @@ def test_decisions_without_nvcc(site: Path, tmp_path: Path) -> None:
     done = activate([site], {})
     root = f"{site}/cuda-build-activate/cu13"
     assert (done.rule, done.code, done.reason) == (4, "", f"activated CUDA 13 without nvcc: {root}")
+    assert activate([site], {"CUDA_HOME": ""}).root == root
     nvcc = script(tmp_path / "bin" / "nvcc", "exit 1")
     there = "nothing activated: there is CUDA 13 without nvcc in this environment, and "
     for name, value, seen in (("PATH", f"/bin:{nvcc.parent}", nvcc), ("CUDA_HOME", "/opt", "CUDA_HOME=/opt")):
@@ -287,11 +289,12 @@ def test_a_marker_without_its_directory_in_path(site: Path) -> None:
 
 
 def test_the_directories_that_libraries_are_searched_in(tmp_path: Path) -> None:
-    environ = {"LIBRARY_PATH": "/opt/lib"}
+    environ = {"LIBRARY_PATH": "lib64/stubs:/opt/lib", "CMAKE_PREFIX_PATH": "/a::/b"}
     for name in ("outer", "inner"):
         make_toolkit(tmp_path / name)
         root = activate([tmp_path / name], environ).root
-    assert environ["LIBRARY_PATH"] == f"{root}/lib64/stubs:/opt/lib"
+    assert environ["LIBRARY_PATH"] == f"{root}/lib64/stubs:lib64/stubs:/opt/lib"
+    assert environ["CMAKE_PREFIX_PATH"] == f"{root}:/a::/b"
 
 
 def test_a_path_in_which_no_toolkit_works(tmp_path: Path) -> None:
@@ -331,7 +334,7 @@ def test_cuda_12(site: Path) -> None:
     """Its components have a directory each, and its libraries the version."""
     (site / "nvidia" / "cuda_runtime" / "lib").mkdir(parents=True)
     assert find([str(site)]) is None
-    for name in ("libcudadevrt.a", "libcudart.so.12", "libcudart.so.12.9.79", "libcudart_static.a"):
+    for name in ("libcudadevrt.a", "libcudart.so.12.9.79", "libcudart_static.a"):
         (site / "nvidia" / "cuda_runtime" / "lib" / name).touch()
     assert find([str(site)]) is None  # without the headers nothing can be built
     for component, name in (("cuda_runtime", "cuda_runtime_api.h"), ("cublas", "cublas_v2.h")):
@@ -347,7 +350,10 @@ def test_cuda_12(site: Path) -> None:
 
 def test_a_component_without_libraries_hides_no_toolkit(tmp_path: Path) -> None:
     (tmp_path / "first" / "nvidia" / "cuda_runtime").mkdir(parents=True)
-    (tmp_path / "first" / "nvidia" / "cudart").mkdir()
+    (tmp_path / "first" / "nvidia" / "cux3").mkdir()
+    for name in ("lib/libcudart.so.15", "include/cuda_runtime_api.h"):
+        (tmp_path / "first" / "nvidia" / "cudart" / name).parent.mkdir(parents=True)
+        (tmp_path / "first" / "nvidia" / "cudart" / name).touch()
     make_toolkit(tmp_path / "first", directory="cu14")
     make_toolkit(tmp_path / "second")
     (tmp_path / "link").symlink_to(tmp_path / "first")
@@ -355,6 +361,32 @@ def test_a_component_without_libraries_hides_no_toolkit(tmp_path: Path) -> None:
     toolkit = find(paths, 13)
     assert toolkit
     assert (toolkit.major, toolkit.entries) == (13, [paths[0], paths[2]])
+    newest = find(paths)
+    assert newest
+    assert newest.major == 14
+
+
+def test_of_two_toolkits_of_a_major_version_the_first(tmp_path: Path) -> None:
+    wheels = [make_toolkit(tmp_path / name) for name in ("first", "second")]
+    toolkit = find([str(tmp_path / name) for name in ("first", "second")])
+    assert toolkit
+    assert toolkit.wheels == str(wheels[0])
+
+
+def test_a_root_that_is_current_is_not_made_again(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_toolkit(site)
+    for environ in ({}, {"HOME": str(tmp_path)}):
+        root = activate([site], environ).root
+        with monkeypatch.context() as mock:
+            mock.setattr(_assemble, "assemble", None)
+            assert activate([site], {"HOME": str(tmp_path)}).root == root
+        shutil.rmtree(site / "cuda-build-activate", ignore_errors=True)
+        (site / "cuda-build-activate").touch()
+    assert str(root).startswith(f"{tmp_path}/.cache/cuda-build-activate/")
+
+
+def test_names_by_which_environments_are_told_apart() -> None:
+    assert len({_activate._fingerprint([str(number)]) for number in range(1000)}) == 1000
 
 
 def test_for_the_site_directory_that_is_being_processed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,6 +402,53 @@ def test_for_the_site_directory_that_is_being_processed(site: Path, monkeypatch:
     monkeypatch.setattr(os, "environ", environ)
     _activate.startup(str(site))  # what the build changed for its children
     assert (environ["CUDA_HOME"], environ["CUDA_BUILD_ACTIVATE_SITE"]) == ("/changed", str(site))
+
+
+def test_the_site_directory_comes_first_where_it_is_not_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (str(make_toolkit(tmp_path / name).parents[1]) for name in ("first", "second"))
+    for paths, entry in (([first], second), ([first, second], first)):
+        monkeypatch.setattr(sys, "path", paths)
+        monkeypatch.setattr(os, "environ", {"PATH": "/bin"})
+        _activate.startup(second)
+        assert os.environ["CUDA_HOME"].startswith(entry)
+    monkeypatch.setattr(os, "environ", {"PATH": "/bin"})
+    _activate.startup(None)
+    assert os.environ["CUDA_BUILD_ACTIVATE_SITE"] == first
+
+
+def test_what_a_start_tells(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_activate, "_told", "")
+
+    def told(verbose: str, *paths: object) -> str:
+        monkeypatch.setattr(sys, "path", list(paths))
+        monkeypatch.setattr(os, "environ", {"PATH": "/bin", "CUDA_BUILD_ACTIVATE_VERBOSE": verbose})
+        _activate.startup(None)
+        return capsys.readouterr().err
+
+    make_toolkit(site)
+    for silent in ("", "0", "off", "OFF"):
+        assert told(silent, str(site)) == ""
+    line = f"cuda-build-activate: activated CUDA 13 with nvcc: {site}/cuda-build-activate/cu13\n"
+    assert [told("1", str(site)) for _ in range(2)] == [line, ""]  # a .pth file is processed twice
+    assert told("1") == "cuda-build-activate: nothing activated: no CUDA toolkit in this environment\n"
+    assert told("yes", str(site)) == line
+    make_toolkit(tmp_path / "line\nbreak")
+    assert told("1", str(tmp_path / "line\nbreak")).splitlines() == [
+        r"cuda-build-activate: nothing activated: no toolkit works where '\\n' is in the path: "
+        rf"{tmp_path}/line\nbreak/cuda-build-activate/cu13"
+    ]
+    make_toolkit(tmp_path / "é")
+    assert f"{tmp_path}/é/" in told("1", str(tmp_path / "é"))
+    monkeypatch.setattr(_activate, "find", None)
+    assert told("1").startswith("cuda-build-activate: nothing activated: TypeError(")
+    monkeypatch.setattr(os, "environ", {"PATH": "/bin"})
+    monkeypatch.setattr(_activate, "_told", "")
+    _activate.startup(None)
+    assert capsys.readouterr().err == ""
 
 
 def test_roots_of_several_entries_have_names_of_their_own(tmp_path: Path) -> None:

@@ -104,10 +104,11 @@ def test_the_version_of_a_toolkit_without_nvcc(site: Path) -> None:
     assert (root_of(site) / "version.txt").read_text() == "CUDA Version 13.4.77\n"
 
 
-def test_the_version_in_the_header(site: Path) -> None:
+@pytest.mark.parametrize(("number", "version"), [(13110, "13.11.0"), (13000, "13.0.0")])
+def test_the_version_in_the_header(site: Path, number: int, version: str) -> None:
     header = site / "nvidia" / "cu13" / "include" / "cuda_runtime_api.h"
-    header.write_text("/* CUDART_VERSION */\n#define CUDART_VERSION  13110 \n#define CUDART_VERSION 1 2\n")
-    assert (root_of(site) / "version.txt").read_text() == "CUDA Version 13.11.0\n"
+    header.write_text(f"/* CUDART_VERSION */\n#define CUDART_VERSION  {number} \n#define CUDART_VERSION 1 2\n")
+    assert (root_of(site) / "version.txt").read_text() == f"CUDA Version {version}\n"
 
 
 def test_directories_that_are_always_there(site: Path) -> None:
@@ -125,7 +126,7 @@ def test_directories_that_are_always_there(site: Path) -> None:
 
 def test_a_directory_of_one_source_is_one_link(site: Path) -> None:
     """Links by file are for what has to be: there may be thousands of headers."""
-    for name in ("lib/cmake/cccl/nested", "include/cccl/cub"):
+    for name in ("cccl/lib/cmake/cccl/nested", "include/cccl/cub"):
         (site / "nvidia" / "cu13" / name).mkdir(parents=True)
         (site / "nvidia" / "cu13" / name / "file").touch()
     (site / "nvidia" / "cudnn" / "include" / "cccl").mkdir(parents=True)
@@ -137,6 +138,11 @@ def test_a_directory_of_one_source_is_one_link(site: Path) -> None:
     assert not (root / "lib64" / "cmake" / "cccl" / "nested").is_symlink()
     assert (root / "lib64" / "cmake" / "cccl" / "nested" / "file").exists()
     assert not (root / "lib64" / "stubs" / "libcuda.so").exists()
+
+
+def test_a_file_stays_where_another_wheel_has_a_directory(site: Path) -> None:
+    (site / "nvidia" / "cudnn" / "include" / "nvvm.h").mkdir(parents=True)
+    assert (root_of(site) / "include" / "nvvm.h").is_file()
 
 
 def test_python_files_are_no_headers(site: Path) -> None:
@@ -159,8 +165,24 @@ def test_another_machine(site: Path, machine: str, monkeypatch: pytest.MonkeyPat
     assert (stub.exists() and b"cuInit" in stub.read_bytes()) == bool(targets)
 
 
-def test_what_cannot_be_swept_stays(tmp_path: Path) -> None:
+def test_what_cannot_be_swept_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _assemble._sweep(str(tmp_path / "missing"), ".cu13.", ())
+
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError  # a mock: there are users whom permissions do not stop
+
+    (tmp_path / "tree").mkdir()
+    monkeypatch.setattr(os, "rmdir", fail)
+    _assemble._discard(str(tmp_path / "tree"))
+
+
+def test_a_root_that_cannot_be_put_in_place_leaves_nothing_behind(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("not here")  # a mock: of all that may fail it is the last
+
+    monkeypatch.setattr(os, "replace", fail)
+    assert root_of(site) == site / "nvidia" / "cu13"
+    assert os.listdir(site / "cuda-build-activate") == []
 
 
 def test_no_version_is_made_up(site: Path) -> None:
@@ -316,19 +338,21 @@ def test_modes(site: Path, umask: int) -> None:
         root = root_of(site)
     finally:
         os.umask(before)
-    modes = {
-        path.lstat().st_mode & 0o777 & ~0o111 for path in [root.resolve(), *root.rglob("*")] if not path.is_symlink()
-    }
-    assert modes == {0o644 & ~umask}
+    assert root == site / "cuda-build-activate" / "cu13"
+    made = [path for path in [root.parent, root.resolve(), *root.rglob("*")] if not path.is_symlink()]
+    modes = {(path.is_dir(), path.stat().st_mode & 0o777) for path in made}
+    assert modes == {(True, 0o755 & ~umask), (False, 0o644 & ~umask)}
 
 
 def test_what_was_abandoned_is_removed_and_what_is_in_the_making_is_not(site: Path) -> None:
     base = site / "cuda-build-activate"
     for name in (".cu13.1.a", ".cu13.2.b"):
         (base / name / "bin").mkdir(parents=True)
-    os.utime(base / ".cu13.1.a", (0, 0))
+    (base / ".cu13.1.a.link").symlink_to("nowhere")
+    for name in (".cu13.1.a", ".cu13.1.a.link"):
+        os.utime(base / name, (0, 0), follow_symlinks=False)
     root_of(site)
-    assert not (base / ".cu13.1.a").exists()
+    assert not [name for name in os.listdir(base) if name.startswith(".cu13.1.")]
     assert (base / ".cu13.2.b").exists()
 
 

@@ -108,7 +108,7 @@ def plan(toolkit: Toolkit) -> "Content":
         for directory in directories:
             for entry in toolkit.entries:
                 root.merge(place, os.path.join(entry, directory, where), start, by_file)
-    for place in ("bin", "include", "lib64", "lib64/stubs"):
+    for place in ("bin", "include", "lib64/stubs"):
         root.directory(place)
     root.add_linker_names()
     root.content["lib"] = "lib64"
