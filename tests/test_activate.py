@@ -266,6 +266,7 @@ def test_decisions_without_nvcc(site: Path, tmp_path: Path) -> None:
     root = f"{site}/cuda-build-activate/cu13"
     assert (done.rule, done.code, done.reason) == (4, "", f"activated CUDA 13 without nvcc: {root}")
     assert activate([site], {"CUDA_HOME": ""}).root == root
+    assert activate([site], {"CUDA_HOME": "", "CUDA_BUILD_ACTIVATE_ROOT": "/opt/cu13"}).root == root
     nvcc = script(tmp_path / "bin" / "nvcc", "exit 1")
     there = "nothing activated: there is CUDA 13 without nvcc in this environment, and "
     for name, value, seen in (("PATH", f"/bin:{nvcc.parent}", nvcc), ("CUDA_HOME", "/opt", "CUDA_HOME=/opt")):
@@ -348,7 +349,7 @@ def test_cuda_12(site: Path) -> None:
     assert (Path(done.root) / "lib64" / "libcudart.so").resolve().name == "libcudart.so.12.9.79"
 
 
-def test_a_component_without_libraries_hides_no_toolkit(tmp_path: Path) -> None:
+def test_a_component_without_libraries_hides_no_toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "first" / "nvidia" / "cuda_runtime").mkdir(parents=True)
     (tmp_path / "first" / "nvidia" / "cux3").mkdir()
     for name in ("lib/libcudart.so.15", "include/cuda_runtime_api.h"):
@@ -358,6 +359,8 @@ def test_a_component_without_libraries_hides_no_toolkit(tmp_path: Path) -> None:
     make_toolkit(tmp_path / "second")
     (tmp_path / "link").symlink_to(tmp_path / "first")
     paths = [str(tmp_path / name) for name in ("first", "link", "second")]
+    listdir = os.listdir  # in an order that is nobody's promise: here the component comes before the toolkit
+    monkeypatch.setattr(os, "listdir", lambda path: sorted(listdir(path), reverse=True))
     toolkit = find(paths, 13)
     assert toolkit
     assert (toolkit.major, toolkit.entries) == (13, [paths[0], paths[2]])
