@@ -57,6 +57,8 @@ VARIABLES = {
 }
 
 PRODUCTS = ("nvidia-cudnn-cu13", "nvidia-nccl-cu13", "nvidia-nvshmem-cu13", "cutensor-cu13")
+# These install into the toolkit's own directory.
+MORE_PRODUCTS = ("nvidia-cudss-cu13", "nvidia-cusparselt-cu13")
 BUILD_TOOLS = (
     "scikit-build-core",
     "cmake",
@@ -317,7 +319,7 @@ def offline(wheelhouse: Path, wheel: Path, pytestconfig: pytest.Config) -> dict[
     return {
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": " ".join(directories),
-        "UV_NO_INDEX": "1",
+        "UV_OFFLINE": "1",  # uv reads no variable for --no-index
         "UV_FIND_LINKS": ",".join(directories),
         # Several GB, which go with the checkout.
         "UV_CACHE_DIR": str(pytestconfig.cache.mkdir("uv")),
@@ -408,6 +410,12 @@ def minor_version(version: str) -> str:
 
 
 FAULTS: dict[str, str] = {}  # by the tests that provoke them
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # mutants.py: where several sessions end at once, pytest fails to remove the same dead link twice.
+    if os.environ.get("MUTANT_UNDER_TEST"):
+        config.option.basetemp = os.path.join(tempfile.gettempdir(), f"{os.getpid()}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 
@@ -31,11 +32,11 @@ def explained() -> dict[str, str]:
 
 
 def mutmut(*arguments: str) -> str:
-    environ = {**os.environ, "SEEDS": "10"}
-    if os.path.isdir("/dev/shm"):  # noqa: S108
-        environ["TMPDIR"] = "/dev/shm"  # noqa: S108  # files by the hundred thousand
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108  # files by the hundred thousand
     command = [str(ENVIRONMENT / "bin" / "mutmut"), *arguments]
-    return subprocess.run(command, cwd=COPY, env=environ, stdout=subprocess.PIPE, text=True, check=True).stdout
+    with tempfile.TemporaryDirectory(dir=memory) as directory:
+        environ = {**os.environ, "SEEDS": "10", "TMPDIR": directory}
+        return subprocess.run(command, cwd=COPY, env=environ, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def describe(mutant: str) -> str:

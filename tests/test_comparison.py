@@ -244,7 +244,7 @@ def build(
 ) -> Callable[[str, Command], Outcome]:
     """Build a project with an alternative, in isolation, on a machine without CUDA; each only once."""
     front_ends = {
-        "uv": [sys.executable, "-m", "uv", "build", "--no-index", "--wheel", "--verbose", "--out-dir"],
+        "uv": [sys.executable, "-m", "uv", "build", "--wheel", "--verbose", "--out-dir"],
         "pip": [f"{pip.python}", "-m", "pip", "wheel", "--no-cache-dir", "--no-deps", "--verbose", "--wheel-dir"],
     }
     outcomes: dict[tuple[str, Command], Outcome] = {}

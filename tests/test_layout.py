@@ -14,7 +14,7 @@ from pathlib import Path
 
 import layout
 import pytest
-from conftest import PRODUCTS, run
+from conftest import MORE_PRODUCTS, PRODUCTS, run
 
 from cuda_build_activate import _assemble, activate
 
@@ -131,7 +131,7 @@ def cache(pytestconfig: pytest.Config) -> Path:
 @pytest.fixture(scope="session")
 def linux(cache: Path) -> Mapping[str, Survey]:
     """For each machine and each release, the newest with products, the files with the wheel that each is in."""
-    return {machine: layout.survey(f"linux_{machine}", cache, PRODUCTS) for machine in TARGETS}
+    return {machine: layout.survey(f"linux_{machine}", cache, (*PRODUCTS, *MORE_PRODUCTS)) for machine in TARGETS}
 
 
 @pytest.fixture(scope="session")

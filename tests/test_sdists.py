@@ -57,7 +57,7 @@ def online(hostile: dict[str, str], offline: dict[str, str]) -> dict[str, str]:
         **offline,
         "CUDA_BUILD_ACTIVATE_VERBOSE": "1",
     }
-    for name in ("PIP_NO_INDEX", "UV_NO_INDEX"):
+    for name in ("PIP_NO_INDEX", "UV_OFFLINE"):
         del environ[name]
     return environ
 
