@@ -435,12 +435,16 @@ def contents(directory: str) -> set[str]:
 
 def listing(directory: Path) -> dict[str, tuple[int, ...]]:
     """All that is below *directory* but for what this package, and Python, may write there."""
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for top, directories, names in os.walk(directory):
         directories[:] = [name for name in directories if name not in ("cuda-build-activate", "__pycache__")]
         for name in (*directories, *names):
             path = os.path.join(top, name)
-            status = os.lstat(path)
+            try:
+                status = os.lstat(path)
+            except PermissionError:  # a directory that can be listed and no more
+                found[path] = ()
+                continue
             changes = () if name in directories else (status.st_size, status.st_mtime_ns)
             found[path] = (status.st_mode, status.st_uid, *changes)
     return found

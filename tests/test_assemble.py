@@ -345,6 +345,20 @@ def test_modes(site: Path, umask: int) -> None:
     assert modes == {(True, 0o755 & ~umask), (False, 0o644 & ~umask)}
 
 
+def test_a_file_system_without_modes(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mkdir = os.mkdir
+
+    def make(path: str, mode: int) -> None:
+        mkdir(path)
+        os.chmod(path, 0o777 if path.endswith("/bin") else mode)
+
+    monkeypatch.setattr(os, "mkdir", make)
+    activation = activate([site], {"PATH": ""})
+    assert activation.root == str(site / "nvidia" / "cu13")
+    assert f"everybody could write to {site}/cuda-build-activate/.cu13." in activation.reason
+    assert os.listdir(site / "cuda-build-activate") == []
+
+
 def test_what_was_abandoned_is_removed_and_what_is_in_the_making_is_not(site: Path) -> None:
     base = site / "cuda-build-activate"
     for name in (".cu13.1.a", ".cu13.2.b"):
