@@ -11,13 +11,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Union
 
 import coverage
 import pytest
-from attempts import ACTIVE, BY_HAND, FILES, Attempt, hide
 from filelock import FileLock
 
 pytest.register_assert_rewrite("faults")
@@ -57,8 +56,6 @@ VARIABLES = {
 }
 
 PRODUCTS = ("nvidia-cudnn-cu13", "nvidia-nccl-cu13", "nvidia-nvshmem-cu13", "cutensor-cu13")
-# These install into the toolkit's own directory.
-MORE_PRODUCTS = ("nvidia-cudss-cu13", "nvidia-cusparselt-cu13")
 BUILD_TOOLS = (
     "scikit-build-core",
     "cmake",
@@ -215,6 +212,20 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
+def without_cuda() -> list[str]:
+    """The start of a command line for a process that sees nothing where a machine has its CUDA."""
+    there = [path for path in ("/usr/local/cuda", "/usr/local/bin/nvcc") if os.path.exists(path)]
+    if not there:
+        return []
+    if os.geteuid() != 0:
+        pytest.skip(f"hiding {there[0]} needs root")
+    mounts = [
+        f"mount -t tmpfs none {os.path.realpath(path)}" if os.path.isdir(path) else f"mount --bind /dev/null {path}"
+        for path in there
+    ]
+    return ["unshare", "-m", "sh", "-ec", f'{"; ".join(mounts)}; exec "$@"', "sh"]
+
+
 def clean_environ() -> dict[str, str]:
     """This process's environment without anything of CUDA's, and with a PATH on which there is no nvcc."""
     environ = {
@@ -333,64 +344,6 @@ def full(offline: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
     made.install("cuda-build-activate", f"cuda-toolkit[all]=={NEWEST}", *PRODUCTS, index=offline)
     yield made
     shutil.rmtree(made.path)
-
-
-Made = Callable[[tuple[str, ...]], VEnv]
-
-
-@pytest.fixture(scope="session")
-def made(offline: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    """An environment with the package and the requirements that it is called with."""
-    environments: dict[tuple[str, ...], VEnv] = {}
-
-    def make(requirements: tuple[str, ...]) -> VEnv:
-        if requirements not in environments:
-            environments[requirements] = VEnv(tmp_path_factory.mktemp("made") / "venv")
-            environments[requirements].install("cuda-build-activate", *requirements, index=offline)
-        return environments[requirements]
-
-    yield make
-    for environment in environments.values():
-        shutil.rmtree(environment.path)
-
-
-@pytest.fixture(scope="session")
-def tools(offline: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> VEnv:
-    """The build tools, in an environment that has neither a toolkit nor the package."""
-    tools = VEnv(tmp_path_factory.mktemp("tools") / "venv")
-    tools.install("cmake", "ninja", "meson", index=offline)
-    return tools
-
-
-@pytest.fixture
-def attempt(made: Made, tools: VEnv, clean: dict[str, str], tmp_path: Path) -> Attempt:
-    """Run a command in a build environment on a machine without CUDA; return its exit status and all that it prints."""
-    for name, content in FILES.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-
-    def start(command: str, package: str, requirements: tuple[str, ...]) -> tuple[int, str]:
-        env = made(requirements).copy(tmp_path / "venv", "-al")
-        wheels = env.site / "nvidia" / "cu13"
-        path = [str(env.path / "bin"), str(tools.path / "bin"), "/usr/bin", "/bin"]
-        environ = {**clean, "BASE": str(tmp_path), "SITE": str(env.site), "WHEELS": str(wheels)}
-        if package == BY_HAND:
-            path.insert(0, str(wheels / "bin"))
-            environ |= {"CUDA_HOME": str(wheels), "CUDA_PATH": str(wheels)}
-        environ["PATH"] = os.pathsep.join(path)
-        child = [str(env.python), "-c", "import os, sys; os.execvp('sh', ['sh', '-c', sys.argv[1]])", command]
-        if package != ACTIVE:
-            environ["CUDA_BUILD_ACTIVATE"] = "0"
-        hidden = hide(["/usr/local/cuda", "/usr/local/bin/nvcc"])
-        done = subprocess.run([*hidden, *child], env=environ, cwd=tmp_path, capture_output=True, check=False)
-        printed = (done.stdout + done.stderr).decode(errors="replace")
-        if package == ACTIVE:
-            assert "/usr/local" not in re.sub(r"-- Unable to find.*", "", printed)
-        for directory in ("venv", "another"):
-            shutil.rmtree(tmp_path / directory, ignore_errors=True)
-        return done.returncode, printed
-
-    return start
 
 
 def blocks() -> list[str]:

@@ -20,14 +20,14 @@ ENVIRONMENT = PROJECT / "build" / "mutants-venv"
 NEEDED = ["coverage", "filelock", "mutmut>=3.8", "pytest"]
 
 
-def explained() -> dict[str, str]:
-    """The mutants that may survive, each with the reason."""
-    found, reason = {}, ""
-    for line in (PROJECT / "tests" / "mutants.txt").read_text().splitlines():
-        if line.startswith("#"):
-            reason = line[1:].strip()
-        elif line:
-            found[line] = reason
+def explained() -> set[str]:
+    """The mutants that may survive: each paragraph has the reason, and below it the mutants that it is for."""
+    found: set[str] = set()
+    for paragraph in (PROJECT / "tests" / "mutants.txt").read_text().strip().split("\n\n"):
+        reason, *mutants = paragraph.splitlines()
+        if not reason.startswith("# "):
+            sys.exit(f"no reason: {reason}")
+        found.update(mutants)
     return found
 
 
@@ -60,8 +60,8 @@ def main() -> int:
     shutil.copytree(PROJECT, COPY, ignore=ignored)
     mutmut("run", "--max-children", str(os.cpu_count()))
     outcomes = dict(re.findall(r"^\s*(\S+): (.+)$", mutmut("results", "--all", "true"), re.MULTILINE))
-    alive = {describe(mutant) for mutant, outcome in outcomes.items() if outcome in ("survived", "no tests")}
-    known = explained().keys()
+    alive = {describe(mutant) for mutant, outcome in outcomes.items() if outcome not in ("killed", "timeout")}
+    known = explained()
     print(f"{len(outcomes)} mutants, {len(outcomes) - len(alive)} killed, {len(alive & known)} explained")
     for title, mutants in (("survives", alive - known), ("explained, and is not there or is killed", known - alive)):
         for mutant in sorted(mutants):

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from attempts import hide
-from conftest import MINIMAL, NEWEST, PROJECT, TOOLKITS, VEnv, clean_environ, minor_version, run
+from conftest import MINIMAL, NEWEST, PROJECT, TOOLKITS, VEnv, clean_environ, minor_version, run, without_cuda
 from filelock import FileLock
 from test_readme import in_order
 
@@ -268,7 +267,7 @@ def build(
             environ["MODULE"] = str(module)
         done = subprocess.run(
             [
-                *hide(["/usr/local/cuda", "/usr/local/bin/nvcc"]),
+                *without_cuda(),
                 *front_ends[command.front_end],
                 directory / "out",
                 *command.options.split(),

@@ -14,11 +14,14 @@ from pathlib import Path
 
 import layout
 import pytest
-from conftest import MORE_PRODUCTS, PRODUCTS, run
+from conftest import PRODUCTS, run
 
 from cuda_build_activate import _assemble, activate
 
 pytestmark = pytest.mark.network
+
+# These install into the toolkit's own directory.
+MORE_PRODUCTS = ("nvidia-cudss-cu13", "nvidia-cusparselt-cu13")
 
 # Where a build looks in the root for what a wheel has below its directory (nvidia/cu13, nvidia/cublas, cutensor, ...):
 # in every place of the rows that match.

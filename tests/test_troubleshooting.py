@@ -2,15 +2,60 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from attempts import ABSENT, ACTIVE, BY_HAND, CMAKE, EXTENSION, Attempt, said
-from conftest import INCOMPLETE, MINIMAL, MIXED, NEWEST, PROJECT, TOOLKITS
+from conftest import INCOMPLETE, MINIMAL, MIXED, NEWEST, PROJECT, TOOLKITS, VEnv, without_cuda
 
 PAGE = PROJECT / "docs" / "troubleshooting.md"
+FILES = {
+    "kernel.cu": """
+#include <cuda_fp16.h>
+#include <cstdio>
+__global__ void kernel(int *p) { *p = 1; }
+int main() { int *p; std::printf("%s\\n", cudaGetErrorString(cudaMalloc(&p, sizeof *p))); kernel<<<1, 1>>>(p); }
+""",
+    "driver.cpp": """
+#include <cuda.h>
+int main() { return cuInit(0); }
+""",
+    "runtime.cpp": """
+#include <cuda_runtime_api.h>
+int main() { return cudaDeviceReset(); }
+""",
+    "CMakeLists.txt": """
+cmake_minimum_required(VERSION 3.25)
+if(POLICY CMP0146)
+  cmake_policy(SET CMP0146 OLD)
+endif()
+project(probe LANGUAGES CXX ${LANGUAGE})
+if(PACKAGE)
+  find_package(${PACKAGE} REQUIRED)
+endif()
+if(TARGET_OF)
+  add_executable(program runtime.cpp)
+  target_link_libraries(program CUDA::cudart ${TARGET_OF})
+endif()
+if(LANGUAGE)
+  add_executable(kernel kernel.cu)
+endif()
+""",
+    "compiler/meson.build": "project('probe')\nadd_languages('cuda', native: false)\n",
+    "dependency/meson.build": "project('probe', 'cpp')\ndependency('cuda', modules: ['cudart'])\n",
+}
+CMAKE = "cmake -G Ninja -S . -B build"
+EXTENSION = "g++ runtime.cpp -o program -I$CUDA_HOME/include"
+
+# How the package takes part: it is not there, it is not there and the variables point at the wheels' own directory, or
+# it is there.
+ABSENT, BY_HAND, ACTIVE = "absent", "by hand", "active"
+
 WITH_CUBLAS = (f"cuda-toolkit[nvcc,cudart,cccl,cublas]=={NEWEST}",)
 WITHOUT_CCCL = (f"cuda-toolkit[nvcc,cudart]=={NEWEST}",)
 OLDEST = (f"cuda-toolkit[nvcc,cudart,cccl]=={TOOLKITS[0]}",)
@@ -74,9 +119,70 @@ WITHOUT_A_DRIVER = {
     "CUDA driver version is insufficient for CUDA runtime version": "nvcc kernel.cu -o program && ./program",
 }
 
+Made = Callable[[tuple[str, ...]], VEnv]
+
+
+@pytest.fixture(scope="module")
+def made(offline: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """An environment with the package and the requirements that it is called with."""
+    environments: dict[tuple[str, ...], VEnv] = {}
+
+    def make(requirements: tuple[str, ...]) -> VEnv:
+        if requirements not in environments:
+            environments[requirements] = VEnv(tmp_path_factory.mktemp("made") / "venv")
+            environments[requirements].install("cuda-build-activate", *requirements, index=offline)
+        return environments[requirements]
+
+    yield make
+    for environment in environments.values():
+        shutil.rmtree(environment.path)
+
+
+@pytest.fixture(scope="module")
+def tools(offline: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> VEnv:
+    """The build tools, in an environment that has neither a toolkit nor the package."""
+    tools = VEnv(tmp_path_factory.mktemp("tools") / "venv")
+    tools.install("cmake", "ninja", "meson", index=offline)
+    return tools
+
+
+@pytest.fixture
+def attempt(made: Made, tools: VEnv, clean: dict[str, str], tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """Run a command in a build environment on a machine without CUDA; return its exit status and all that it prints."""
+    for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+
+    def run(command: str, package: str, requirements: tuple[str, ...]) -> tuple[int, str]:
+        env = made(requirements).copy(tmp_path / "venv", "-al")
+        wheels = env.site / "nvidia" / "cu13"
+        path = [str(env.path / "bin"), str(tools.path / "bin"), "/usr/bin", "/bin"]
+        environ = {**clean, "BASE": str(tmp_path), "SITE": str(env.site), "WHEELS": str(wheels)}
+        if package == BY_HAND:
+            path.insert(0, str(wheels / "bin"))
+            environ |= {"CUDA_HOME": str(wheels), "CUDA_PATH": str(wheels)}
+        environ["PATH"] = os.pathsep.join(path)
+        start = [str(env.python), "-c", "import os, sys; os.execvp('sh', ['sh', '-c', sys.argv[1]])", command]
+        if package != ACTIVE:
+            environ["CUDA_BUILD_ACTIVATE"] = "0"
+        done = subprocess.run([*without_cuda(), *start], env=environ, cwd=tmp_path, capture_output=True, check=False)
+        printed = (done.stdout + done.stderr).decode(errors="replace")
+        if package == ACTIVE:
+            assert "/usr/local" not in re.sub(r"-- Unable to find.*", "", printed)
+        for directory in ("venv", "another"):
+            shutil.rmtree(tmp_path / directory, ignore_errors=True)
+        return done.returncode, printed
+
+    return run
+
+
+def said(message: str, printed: str) -> bool:
+    """Whether *message* is in *printed*, however its lines were broken."""
+    return message in " ".join(printed.split())
+
 
 @pytest.mark.parametrize("message", CASES)
-def test_a_message_and_its_cure(message: str, attempt: Attempt) -> None:
+def test_a_message_and_its_cure(message: str, attempt: Callable[..., tuple[int, str]]) -> None:
     case = CASES[message]
     status, printed = attempt(case.command, case.package, case.requirements)
     assert said(message, printed), printed
@@ -87,7 +193,7 @@ def test_a_message_and_its_cure(message: str, attempt: Attempt) -> None:
 
 
 @pytest.mark.parametrize("message", WITHOUT_A_DRIVER)
-def test_a_message_for_want_of_a_driver(message: str, attempt: Attempt) -> None:
+def test_a_message_for_want_of_a_driver(message: str, attempt: Callable[..., tuple[int, str]]) -> None:
     if "libcuda.so.1" in subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=False).stdout:
         pytest.skip("this machine has a driver")
     assert said(message, attempt(WITHOUT_A_DRIVER[message], ACTIVE, (MINIMAL,))[1])
