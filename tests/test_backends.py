@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import NEWEST, Argument, VEnv, minor_version, run
+from conftest import Argument, VEnv, run
+from toolkits import NEWEST, minor_version
 
 PACKAGES = Path(__file__).parent / "packages"
 FRONT_ENDS = {

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import MINIMAL, NEWEST, PROJECT, TOOLKITS, VEnv, clean_environ, minor_version, run, without_cuda
+from conftest import MACHINE, PROJECT, VEnv, run, without_cuda
+from toolkits import MINIMAL, NEWEST, TOOLKITS, minor_version
 from filelock import FileLock
 from test_readme import in_order
 
@@ -200,7 +201,7 @@ def module(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         sdist = wheelhouse / f"{TILELANG.replace('==', '-')}.tar.gz"
         if not sdist.exists():
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "tilelang"]
-            run([*command, "--dest", wheelhouse, TILELANG])
+            run([*command, "--dest", wheelhouse, TILELANG], env=MACHINE)
     directory = tmp_path_factory.mktemp("tilelang")
     with tarfile.open(sdist) as archive:
         for member in archive:
@@ -258,7 +259,7 @@ def build(
             f"[build-system]\nrequires = {requires}\nbuild-backend = '{backend}'\n"
             "[project]\nname = 'probe'\nversion = '1'\n"
         )
-        environ = {**clean_environ(), **offline}
+        environ = {**os.environ, **offline}
         environ["PIP_FIND_LINKS"] += f" {made_here}"
         environ["UV_FIND_LINKS"] += f",{made_here}"
         if command.machine:

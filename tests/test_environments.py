@@ -11,7 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import NEWEST, Argument, VEnv, minor_version, run
+from conftest import Argument, VEnv, run
+from toolkits import NEWEST, minor_version
 from faults import ACTIVATED, CHARACTERS, fault, places, probe
 
 KERNEL = (

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import layout
 import pytest
-from conftest import PRODUCTS, run
+from conftest import run
+from toolkits import PRODUCTS
 
 from cuda_build_activate import _assemble, activate
 
-pytestmark = pytest.mark.network
+pytestmark = pytest.mark.everything
 
 # These install into the toolkit's own directory.
 MORE_PRODUCTS = ("nvidia-cudss-cu13", "nvidia-cusparselt-cu13")

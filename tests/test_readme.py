@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from conftest import MINIMAL, MIXED, NEWEST, PROJECT, VEnv, block, blocks, run
+from conftest import PROJECT, VEnv, block, blocks, run
+from toolkits import MINIMAL, MIXED, NEWEST
 from faults import outcomes
 
 Shell = Callable[..., dict[str, str]]

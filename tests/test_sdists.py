@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import NEWEST, VEnv, block, minor_version, run
+from conftest import VEnv, block, run
+from toolkits import NEWEST, minor_version
 
-pytestmark = pytest.mark.network
+pytestmark = pytest.mark.everything
 
 UV = [sys.executable, "-m", "uv"]
 

@@ -15,7 +15,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import NEWEST, TOOLKITS, VEnv, run
+from conftest import VEnv, run
+from toolkits import NEWEST, TOOLKITS
 from filelock import FileLock
 
 from cuda_build_activate._stubs import LIBRARIES, TEXT, driver_stubs
