@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
@@ -206,6 +207,21 @@ def make_toolkit(site: Path, *, nvcc: bool = True, directory: str = "cu13") -> P
     return toolkit
 
 
+def make_wheel(directory: Path, name: str, version: str, files: Mapping[str, str], *fields: str) -> Path:
+    """Write a small wheel, with *fields* in its metadata besides, and return the path."""
+    stem = f"{name.replace('-', '_')}-{version}"
+    wheel = directory / f"{stem}-py3-none-any.whl"
+    info = {
+        "METADATA": "\n".join(["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *fields, ""]),
+        "WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "RECORD": "",
+    }
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, content in {**files, **{f"{stem}.dist-info/{path}": text for path, text in info.items()}}.items():
+            archive.writestr(path, content)
+    return wheel
+
+
 def script(path: Path, text: str) -> Path:
     """Write an executable shell script."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -361,6 +377,12 @@ def block(start: str) -> str:
     """The README's code block that begins with *start*."""
     (found,) = [text for text in blocks() if text.startswith(start)]
     return found
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--unlocked", action="append", metavar="RELEASE", help="survey these releases, which the tests do not know yet"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
