@@ -17,10 +17,10 @@ def find_or_make(toolkit: Toolkit, environ: "Mapping[str, str]") -> "tuple[str, 
     """The directory to activate, made if need be, and what is to be said of it; empty, and why, if there is none."""
     if _toolkit.WINDOWS:  # there the wheels' own directory has the layout of an installed toolkit
         return toolkit.wheels, ""
-    name = root_name(toolkit)
-    for base, private in bases(toolkit, environ):
+    name = _root_name(toolkit)
+    for base, private in _bases(toolkit, environ):
         root = os.path.join(base, name)
-        if is_usable(root, toolkit.entries[0]) and (not private or is_private(private)):
+        if _is_usable(root, toolkit.entries[0]) and (not private or _is_private(private)):
             return root, ""
     try:
         return _make(toolkit, environ), ""
@@ -30,7 +30,7 @@ def find_or_make(toolkit: Toolkit, environ: "Mapping[str, str]") -> "tuple[str, 
         return "", str(error)
 
 
-def bases(toolkit: Toolkit, environ: "Mapping[str, str]") -> "list[tuple[str, str]]":
+def _bases(toolkit: Toolkit, environ: "Mapping[str, str]") -> "list[tuple[str, str]]":
     """The directories that may hold *toolkit*'s root, best first, each with the directory that must be private for it.
 
     Inside the environment, so that the root dies with it (nothing must be private for that); or in the user's cache.
@@ -43,19 +43,19 @@ def bases(toolkit: Toolkit, environ: "Mapping[str, str]") -> "list[tuple[str, st
     return found
 
 
-def root_name(toolkit: Toolkit) -> str:
+def _root_name(toolkit: Toolkit) -> str:
     """The name of *toolkit*'s root: what is seen through more `sys.path` entries than one is another root."""
     name = f"cu{toolkit.major}"
     return f"{name}-{_fingerprint(toolkit.entries[1:])}" if len(toolkit.entries) > 1 else name
 
 
-def is_private(directory: str) -> bool:
+def _is_private(directory: str) -> bool:
     """Whether *directory* is this user's own, no link, and closed to everybody else. Raises OSError."""
     found = os.lstat(directory)
     return found.st_mode == 0o40700 and found.st_uid == os.geteuid()
 
 
-def is_usable(root: str, entry: str) -> bool:
+def _is_usable(root: str, entry: str) -> bool:
     """Whether *root* is there, and as what it was made from, in *entry*."""
     try:
         return is_current(root, entry)
@@ -66,17 +66,17 @@ def is_usable(root: str, entry: str) -> bool:
 def _make(toolkit: Toolkit, environ: "Mapping[str, str]") -> str:
     """Make *toolkit*'s root where that is possible first, and return its path. Raises OSError if that is nowhere."""
     errors = []
-    for base, private in bases(toolkit, environ):
+    for base, private in _bases(toolkit, environ):
         try:
             if private:
                 for directory in (os.path.dirname(private), private):  # and no home directory that is not there
                     _make_directory(directory, 0o700)
-                if not is_private(private):
+                if not _is_private(private):
                     raise PermissionError(f"{private} is not closed to other users")
             _make_directory(base, 0o755)
             if os.path.islink(base):
                 raise OSError(f"{base} is a link")  # the root's relative links would climb out of it to somewhere else
-            return _place(os.path.join(base, root_name(toolkit)), toolkit)
+            return _place(os.path.join(base, _root_name(toolkit)), toolkit)
         except OSError as error:  # not writable, full, or a file system without links
             errors.append(str(error))
     raise OSError("; ".join(errors))
@@ -92,7 +92,7 @@ def _place(root: str, toolkit: Toolkit) -> str:
     replaced = ""
     try:
         _assemble.assemble(toolkit, tree)
-        if is_usable(root, toolkit.entries[0]):  # another process was faster, and more may use its root already
+        if _is_usable(root, toolkit.entries[0]):  # another process was faster, and more may use its root already
             _discard(tree)
             return root
         os.symlink(os.path.basename(tree), link)

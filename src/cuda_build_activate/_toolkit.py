@@ -6,14 +6,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-WINDOWS = os.name == "nt"  # every module reads it here: tests change it
+WINDOWS = os.name == "nt"  # where every module reads it, when it needs it: tests pretend
 HEADER = "cuda_runtime_api.h"  # without it nothing can be built
 
 
 class Directory:
     """A row of COMPONENTS or PRODUCTS: where the files of some wheels lie.
 
-    path: relative to the `sys.path` entry. seen: the newest wheel that has it, and its version.
+    path: relative to a `sys.path` entry. seen: a wheel that has it, and its version.
     """
 
     __slots__ = ("path", "seen")
