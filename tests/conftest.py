@@ -22,7 +22,6 @@ from filelock import FileLock
 from lock import BUILD_TOOLS
 from toolkits import (
     INCOMPLETE,
-    MINIMAL,
     MIXED,
     NEWEST,
     OLDEST_OF_THE_EXTRA,
@@ -307,7 +306,7 @@ def hostile(tmp_path: Path, clean: dict[str, str]) -> dict[str, str]:
 
 def fetch(name: str, config: pytest.Config) -> Path:
     """Fetch the wheels of a set, once, into a directory in pytest's cache, and return that."""
-    directory = Path(config.cache.mkdir("wheelhouse"))  # type: ignore[union-attr]  # --cache-clear leaves it there
+    directory = Path(config.cache.mkdir("wheelhouse"))
     with FileLock(directory / ".lock"):
         for requirements, versions in SETS[name]:
             wanted = f"{' '.join(requirements)} {versions.read_text()}"
@@ -328,7 +327,7 @@ def index_of(wheelhouse: Path, wheel: Path, config: pytest.Config) -> dict[str, 
         "UV_OFFLINE": "1",  # uv reads no variable for --no-index
         "UV_FIND_LINKS": ",".join(directories),
         # Several GB, which go with the checkout.
-        "UV_CACHE_DIR": str(config.cache.mkdir("uv")),  # type: ignore[union-attr]
+        "UV_CACHE_DIR": str(config.cache.mkdir("uv")),
     }
 
 

@@ -1,8 +1,8 @@
 """Keep the machine out of the tests: they see what the README asks for, and nothing else that happens to be there.
 
 A build tool, a configuration file or a variable of the machine's can make a build work that fails elsewhere, or the
-other way round. So the process that runs the tests, and with it all that it starts, gets an environment of its own. Only
-where something is fetched does the machine have a say: which index, by which certificates, through which proxy.
+other way round. So the process that runs the tests, and all that it starts, gets an environment of its own. The machine
+has a say only where something is fetched: from which index, by which certificates, through which proxy.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Say what the index has of the toolkit that the tests, or the package, do not know: ``python3 tests --news``.
 
-Surveys a release that is new, with the newest products, as test_layout.py does those that are known. Exit status 0: there
-is nothing to do; 1: there is, and it is said what goes where.
+A new release is surveyed, with the newest products, as test_layout.py surveys the known ones. Exit status 0: there is
+nothing to do. 1: there is, and the output says what goes where.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def main() -> int:
     steps = []
     if not fits:
         steps.append(
-            "What the survey above names has no place in the root. What a build needs: a row in LAYOUT, COMPONENTS or\n"
-            "   PRODUCTS, in src/cuda_build_activate, and in PLACES or WINDOWS_PLACES of tests/test_layout.py. What no build\n"
-            "   needs: a row in NOT_NEEDED there."
+            "The survey above names what has no place in the root. If a build needs it, add a row to LAYOUT\n"
+            "   (src/cuda_build_activate/_assemble.py), COMPONENTS or PRODUCTS (_toolkit.py), and to PLACES or\n"
+            "   WINDOWS_PLACES in tests/test_layout.py. If no build does, add a row to NOT_NEEDED there."
         )
     if new:
         names = ", ".join(f'"{release}"' for release in new)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT, SETPRIV, VEnv, run
-from toolkits import NEWEST, minor_version
 from faults import ACTIVATED, fault
+from toolkits import NEWEST, minor_version
 
 Command = Callable[[Path, Path], list[str]]
 UV = [sys.executable, "-m", "uv", "build", "--wheel", "--verbose"]

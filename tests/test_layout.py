@@ -42,7 +42,7 @@ NOT_NEEDED = (
     r"share/skills/.+",  # instructions for coding agents: nvidia-nvshmem-cu13 3.8
     r"(\w+/)?__init__\.py",  # the components of CUDA 11 and 12 are Python packages
     r"res/nvJitLink_linux\.def",  # nvidia-nvjitlink-cu12 12.0 and 12.1
-    r"cuda_entrypoints/\w+\.py",  # of the commands nvcc, ptxas, ... that nvidia-cuda-nvcc 13.5.37 has for Windows on Arm
+    r"cuda_entrypoints/\w+\.py",  # the commands nvcc, ptxas, ... of nvidia-cuda-nvcc 13.5.37, Windows on Arm
 )
 # Of a toolkit with nvcc, besides.
 NEEDED = (
@@ -142,9 +142,7 @@ def linux(cache: Path, releases: tuple[Sequence[str], bool]) -> Mapping[str, Sur
     """For each machine and each release, the newest with products, the files with the wheel that each is in."""
     surveyed, locked = releases
     products = (*PRODUCTS, *MORE_PRODUCTS)
-    return {
-        machine: layout.survey(f"linux_{machine}", cache, surveyed, products, locked=locked) for machine in TARGETS
-    }
+    return {machine: layout.survey(f"linux_{machine}", cache, surveyed, products, locked=locked) for machine in TARGETS}
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,9 @@ def news(index: Path) -> tuple[int, str]:
     environ = {**MACHINE, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index), "UV_FIND_LINKS": str(index)}
     environ |= {"UV_NO_INDEX": "1", "UV_OFFLINE": "1", "TMPDIR": str(index.parent)}
     command = [sys.executable, str(PROJECT / "tests" / "news.py")]
-    done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     return done.returncode, done.stdout
 
 

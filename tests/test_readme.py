@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT, VEnv, block, blocks, run
-from toolkits import MINIMAL, MIXED, NEWEST
 from faults import outcomes
+from toolkits import MINIMAL, MIXED, NEWEST
 
 Shell = Callable[..., dict[str, str]]
 

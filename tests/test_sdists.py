@@ -59,7 +59,9 @@ def online(hostile: dict[str, str], offline: dict[str, str]) -> dict[str, str]:
     for name in ("PIP_CONFIG_FILE", "PIP_NO_INDEX", "UV_NO_CONFIG", "UV_OFFLINE"):
         environ.pop(name)
     versions = " ".join(str(path) for path in LOCKS_OF_SDISTS)
-    constraints = dict.fromkeys(("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT", "UV_CONSTRAINT", "UV_BUILD_CONSTRAINT"), versions)
+    constraints = dict.fromkeys(
+        ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT", "UV_CONSTRAINT", "UV_BUILD_CONSTRAINT"), versions
+    )
     return {**environ, **constraints, "CUDA_BUILD_ACTIVATE_VERBOSE": "1"}
 
 

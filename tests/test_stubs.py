@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 from conftest import VEnv, run
-from toolkits import NEWEST, TOOLKITS
 from filelock import FileLock
+from toolkits import NEWEST, TOOLKITS
 
 from cuda_build_activate._stubs import LIBRARIES, TEXT, driver_stubs
 
