@@ -61,7 +61,7 @@ def resolve(requirements: Sequence[str], *options: str, python: str = SUPPORTED)
 
 
 def main(names: Sequence[str]) -> None:
-    """Write the locks with these *names*, by default those of no older release, and of these the ones that are missing."""
+    """Write the locks with these *names*; by default all but those of older releases that are there."""
     wanted: dict[str, tuple[list[str], list[str]]] = {
         "environment": (["pip"], ["--group", "pyproject.toml:test"]),
         "tools": ([*BUILD_TOOLS], []),

@@ -1,7 +1,7 @@
 """Console scripts of NVIDIA's: since 13.5.37, nvidia-cuda-nvcc for Windows on Arm has commands named nvcc, ptxas, ...
 
-Such a script in the environment's directory of scripts runs the tool in the wheels' own directory, where a build does not
-find what it links. Here a wheel for Linux is given the same scripts.
+Such a script runs the tool in the wheels' own directory, where a build does not find what it links. It must not come
+before the root's own nvcc. Here a wheel for Linux is given the same scripts.
 """
 
 from __future__ import annotations
