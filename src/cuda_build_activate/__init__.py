@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 DIRECTORY = "cuda-build-activate"  # not an identifier: never importable by accident
 STAMP = ".stamp"
 SWITCH, VERBOSE = "CUDA_BUILD_ACTIVATE", "CUDA_BUILD_ACTIVATE_VERBOSE"
+RPATH = "CUDA_BUILD_ACTIVATE_RPATH"
 MARKER, SITE = "CUDA_BUILD_ACTIVATE_ROOT", "CUDA_BUILD_ACTIVATE_SITE"
 ROOT_VARIABLES = ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDAToolkit_ROOT", "CUDA_TOOLKIT_ROOT_DIR")
 # What nvcc, which runs its tools by a shell, CMake or a list of directories cannot take in the name of a directory.
@@ -84,7 +85,7 @@ def shortcut(paths: "tuple[str, ...]", sitedir: "str | None") -> bool:
     root = f"{entry}/{DIRECTORY}/{name}"
     path, prefixes, libraries = get("PATH", ""), get("CMAKE_PREFIX_PATH", ""), get("LIBRARY_PATH", "")
     others = path + prefixes + libraries
-    if root[0] != "/" or UNUSABLE.intersection(root) or root in others or len(others) > LONGEST // 2:
+    if root[0] != "/" or UNUSABLE.intersection(root) or root in others or len(others) > LONGEST // 2 or get(RPATH):
         return False
     if not is_current(root, entry) or not os.path.isfile(root + "/bin/nvcc"):
         return False

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from cuda_build_activate import LONGEST, MARKER, ROOT_VARIABLES, SITE, SWITCH, UNUSABLE, VERBOSE, _toolkit
+from cuda_build_activate import LONGEST, MARKER, ROOT_VARIABLES, RPATH, SITE, SWITCH, UNUSABLE, VERBOSE, _toolkit
 from cuda_build_activate._root import find_or_make
 from cuda_build_activate._toolkit import find, nvcc_name
 
@@ -156,6 +156,15 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
     variables["CMAKE_PREFIX_PATH"] = _prepend(environ.get("CMAKE_PREFIX_PATH", ""), [root], [active] if active else [])
     if not _toolkit.WINDOWS:  # so that gcc links -lcuda: nothing but the driver's stubs is there
         variables["LIBRARY_PATH"] = _prepend(environ.get("LIBRARY_PATH", ""), _stubs(root), _stubs(active))
+        mode, complaint = requested_run_paths(environ)
+        if root == toolkit.wheels:  # it has neither the response file nor lib64
+            mode = ""
+        if mode or active:
+            from cuda_build_activate import _run_path
+
+            variables.update(_run_path.variables(environ, mode, root, active))
+        if mode or complaint:
+            note += f" (run paths: {mode})" if mode else f" (no run paths: {complaint})"
     if toolkit.nvcc:
         variables["CUDACXX"] = os.path.join(root, "bin", nvcc_name())
     for variable, value in variables.items():
@@ -174,6 +183,14 @@ def requested_major(environ: "Mapping[str, str]") -> "tuple[int | None, str, str
     if switch.isdecimal():
         return int(switch), "", ""
     return None, "bad-switch", f"CUDA_BUILD_ACTIVATE={switch!r} is neither a switch nor a CUDA major version"
+
+
+def requested_run_paths(environ: "Mapping[str, str]") -> "tuple[str, str]":
+    """What CUDA_BUILD_ACTIVATE_RPATH asks for: relative, absolute, or nothing, with the words for why, if it is odd."""
+    mode = environ.get(RPATH, "").lower()
+    if mode in ("relative", "absolute"):
+        return mode, ""
+    return "", "" if mode in ("", *OFF) else f"{RPATH}={mode!r} is neither relative nor absolute"
 
 
 def _other_toolkit(environ: "Mapping[str, str]", active: str) -> str:

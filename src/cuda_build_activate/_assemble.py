@@ -8,6 +8,7 @@ import os
 import time
 
 from cuda_build_activate import DIRECTORY, STAMP
+from cuda_build_activate._run_path import RESPONSE_FILE, response
 from cuda_build_activate._stubs import driver_stubs
 from cuda_build_activate._toolkit import PRODUCTS, Toolkit, components, toolkit_version, versions
 
@@ -87,6 +88,13 @@ def plan(toolkit: Toolkit) -> "Content":
         root.directory(f"targets/{target}")
         root.content[f"targets/{target}/include"] = "../../include"
         root.content[f"targets/{target}/lib"] = "../../lib64"
+    libraries = dict.fromkeys(
+        f"{directory}/lib"
+        for directory in directories
+        for entry in toolkit.entries
+        if os.path.isdir(os.path.join(entry, directory, "lib"))
+    )
+    root.content[RESPONSE_FILE] = response(libraries)
     installed = versions(toolkit.entries)
     version = toolkit_version(toolkit, installed)
     if version:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Union
 
 import cuda_build_activate
 from cuda_build_activate import MARKER, ROOT_VARIABLES, UNUSABLE, _toolkit
-from cuda_build_activate._activate import Activation, decide, requested_major
+from cuda_build_activate._activate import Activation, decide, requested_major, requested_run_paths
 from cuda_build_activate._assemble import plan
 from cuda_build_activate._toolkit import Toolkit, components, find, minor_version, nvcc_name, versions
 
@@ -177,7 +177,7 @@ def _mixed(toolkit: Toolkit) -> Iterator[Finding]:
 def _root(activation: Activation, toolkit: Toolkit) -> Iterator[Finding]:
     root = activation.root or ""
     if root == toolkit.wheels and not _toolkit.WINDOWS:
-        why = "the wheels' own directory is used: nvcc works, find_package(CUDAToolkit) does not"
+        why = "the wheels' own directory is used: nvcc works, find_package(CUDAToolkit) and run paths do not"
         yield Finding("root-not-writable", "error", activation.reason, why, NOT_WRITABLE)
     elif not _toolkit.WINDOWS:
         try:
@@ -212,6 +212,10 @@ def _ambient(environ: Mapping[str, str], activation: Activation) -> Iterator[Fin
                 why = "what this environment lacks is taken from there"
                 remedy = f"remove {directory} from {name}, and list what is missing here"
                 yield Finding("other-toolkit", "warning", f"{name} has {directory}, another toolkit", why, remedy)
+    complaint = requested_run_paths(environ)[1]
+    if complaint:
+        why = "what is linked is not told where to find the toolkit's libraries"
+        yield Finding("no-run-paths", "warning", complaint, why, "set it to relative or absolute, or unset it")
     for name in ADDED_BY_NVCC:
         if environ.get(name):
             why = "nvcc adds it to each of its commands"

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Callable, Union
 
+from cuda_build_activate import _run_path
+
 # What a variable becomes: a value, or None for unset.
 Changes = Mapping[str, Union[str, None]]
 
@@ -13,8 +15,11 @@ Changes = Mapping[str, Union[str, None]]
 def undone(variables: Iterable[str], root: str, environ: Mapping[str, str]) -> dict[str, Union[str, None]]:
     """What undoes in *environ* the activation of *root*, which set *variables*: lists lose its entries."""
     changes: dict[str, Union[str, None]] = {}
+    run_paths = _run_path.variables(environ, "", root)
     for name in variables:
-        if name in ("PATH", "CMAKE_PREFIX_PATH", "LIBRARY_PATH"):
+        if name in ("LDFLAGS", "LD_RUN_PATH"):
+            changes[name] = run_paths.get(name, environ.get(name)) or None
+        elif name in ("PATH", "CMAKE_PREFIX_PATH", "LIBRARY_PATH"):
             entries = environ.get(name, "").split(os.pathsep)
             kept = [entry for entry in entries if entry != root and not entry.startswith(root + os.sep)]
             changes[name] = os.pathsep.join(kept) or None
