@@ -243,6 +243,21 @@ def without_cuda() -> list[str]:
     return ["unshare", "-m", "sh", "-ec", f'{"; ".join(mounts)}; exec "$@"', "sh"]
 
 
+def loaded(installed: VEnv, code: str, environ: Mapping[str, str]) -> tuple[str, set[str]]:
+    """Run *code* in an environment where no CUDA of the machine's can answer.
+
+    Return what it printed, and the libraries of CUDA's that it loaded: all of them the environment's own, by their path
+    in site-packages; the driver is none of them.
+    """
+    mapped = "import sys; sys.stdout.flush(); print('mapped', *open('/proc/self/maps'), sep='\\n')"
+    printed = run([*without_cuda(), installed.python, "-c", f"{code}\n{mapped}"], env=environ)
+    output, _, maps = printed.partition("mapped\n")
+    paths = set(re.findall(r"/.*/lib(?:cu|nv|nccl)[^/]*\.so\S*", maps))
+    libraries = {path for path in paths if not path.endswith("/stubs/libcuda.so")}
+    assert [path for path in libraries if not path.startswith(f"{installed.site}/")] == []
+    return output, {path.removeprefix(f"{installed.site}/") for path in libraries}
+
+
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from the sdist as a publisher builds it."""
@@ -364,6 +379,15 @@ def full(offline: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> I
     made.install("cuda-build-activate", f"cuda-toolkit[all]=={NEWEST}", *PRODUCTS, index=offline)
     yield made
     shutil.rmtree(made.path)
+
+
+@pytest.fixture
+def driver(clean: dict[str, str], full: VEnv, tmp_path: Path) -> dict[str, str]:
+    """An environment for programs, with this package's stub in the place of the driver, and no other library."""
+    run([full.python, "-c", ""], env=clean)
+    (tmp_path / "driver").mkdir()
+    (tmp_path / "driver" / "libcuda.so.1").symlink_to(full.root / "lib64" / "stubs" / "libcuda.so")
+    return {**clean, "LD_LIBRARY_PATH": f"{tmp_path}/driver"}
 
 
 def blocks() -> list[str]:

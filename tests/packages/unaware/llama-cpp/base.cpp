@@ -1,0 +1,1 @@
+extern "C" int base(void) { return 1; }

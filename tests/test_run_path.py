@@ -1,0 +1,238 @@
+"""Run paths: what is built with CUDA_BUILD_ACTIVATE_RPATH loads the libraries of the environment that it lies in."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import MACHINE, Argument, VEnv, loaded, make_toolkit, run
+from toolkits import NEWEST, minor_version
+
+from cuda_build_activate import activate
+from cuda_build_activate._run_path import DEEPEST
+
+RPATH = "CUDA_BUILD_ACTIVATE_RPATH"
+UNAWARE = Path(__file__).parent / "packages" / "unaware"
+LIBRARY = "nvidia/cu13/lib/libcublas.so.13"
+PRODUCTS = ("nvidia/nccl/lib", "cutensor/lib")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A toolkit with products, each with a library that can be linked."""
+    site = tmp_path / "build" / "site-packages"
+    make_toolkit(site)
+    for library in (LIBRARY, *(f"{product}/lib{Path(product).parent.name}.so.2" for product in PRODUCTS)):
+        (site / library).parent.mkdir(parents=True, exist_ok=True)
+        name = Path(library).name.partition(".")[0]
+        compiled(site / library, f"int {name}(void) {{ return 7; }}", f"-Wl,-soname,{Path(library).name}")
+    return site
+
+
+def compiled(library: Path, source: str, *options: str, env: dict[str, str] | None = None) -> None:
+    """Link *library*, with no more than what gcc is told by *options* and variables."""
+    library.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        "sh",
+        "-ec",
+        'printf %s "$1" > "$2.c"; output="$2"; shift 2; gcc -shared -fPIC "$output.c" -o "$output" "$@"',
+    ]
+    run([*command, "sh", source, library, *options], env=env)
+
+
+def relative(*directories: str) -> list[str]:
+    return [f"$ORIGIN/{'../' * depth}{directory}" for depth in range(DEEPEST + 1) for directory in directories]
+
+
+def test_relative(site: Path) -> None:
+    environ = {"PATH": "/usr/bin", RPATH: "relative"}
+    done = activate([site], environ)
+    assert done.reason.endswith(f": {done.root} (run paths: relative)")
+    paths = relative("nvidia/cu13/lib", *PRODUCTS)
+    assert environ["LDFLAGS"] == done.variables["LDFLAGS"] == f"-Xlinker @{done.root}/rpath.rsp"
+    assert environ["LD_RUN_PATH"] == done.variables["LD_RUN_PATH"] == ":".join(paths)
+    assert Path(f"{done.root}/rpath.rsp").read_text() == f"-rpath={':'.join(paths)}\n"
+    assert paths[0] == "$ORIGIN/nvidia/cu13/lib"
+
+
+def test_absolute(site: Path) -> None:
+    environ = {"PATH": "/usr/bin", RPATH: "Absolute"}
+    done = activate([site], environ)
+    assert done.reason.endswith(f": {done.root} (run paths: absolute)")
+    assert environ["LDFLAGS"] == done.variables["LDFLAGS"] == f"-Xlinker -rpath={done.root}/lib64/."
+    assert environ["LD_RUN_PATH"] == done.variables["LD_RUN_PATH"] == f"{done.root}/lib64/."
+
+
+@pytest.mark.parametrize("value", ["", "0", "off", "No", "false"])
+def test_off(site: Path, value: str) -> None:
+    environ = {"PATH": "/usr/bin", "LDFLAGS": "-g", RPATH: value}
+    done = activate([site], environ)
+    assert done.reason.endswith(f": {done.root}")
+    assert not {"LDFLAGS", "LD_RUN_PATH"} & {*done.variables}
+    assert (environ["LDFLAGS"], environ.get("LD_RUN_PATH")) == ("-g", None)
+
+
+@pytest.mark.parametrize("value", ["1", "on", "both"])
+def test_a_switch_that_is_none(site: Path, value: str) -> None:
+    environ = {"PATH": "/usr/bin", RPATH: value}
+    done = activate([site], environ)
+    assert done.reason.endswith(f" (no run paths: {RPATH}={value!r} is neither relative nor absolute)")
+    assert environ["CUDA_HOME"] == done.root
+    assert not {"LDFLAGS", "LD_RUN_PATH"} & {*environ}
+
+
+@pytest.mark.parametrize("mode", ["relative", "absolute"])
+def test_doing_it_again_changes_nothing(site: Path, mode: str) -> None:
+    environ = {"PATH": "/usr/bin", RPATH: mode, "LDFLAGS": "-g  -O2 ", "LD_RUN_PATH": "/opt/lib::"}
+    ours = activate([site], {"PATH": "/usr/bin", RPATH: mode}).variables
+    activate([site], environ)
+    assert environ["LDFLAGS"] == f"{ours['LDFLAGS']} -g  -O2"
+    assert environ["LD_RUN_PATH"] == f"{ours['LD_RUN_PATH']}:/opt/lib::"
+    # What a build does between.
+    environ |= {"LDFLAGS": f"-Wl,-z,now {environ['LDFLAGS']}", "LD_RUN_PATH": f"/first:{environ['LD_RUN_PATH']}"}
+    before = dict(environ)
+    assert activate([site], environ).variables["LDFLAGS"] == before["LDFLAGS"]
+    assert environ == before
+
+
+@pytest.mark.parametrize("inner", ["relative", "absolute", ""])
+@pytest.mark.parametrize("outer", ["relative", "absolute"])
+def test_the_innermost_environment_wins(site: Path, tmp_path: Path, outer: str, inner: str) -> None:
+    make_toolkit(tmp_path / "inner")
+    environ = {"PATH": "/usr/bin", RPATH: outer, "LDFLAGS": "-g", "LD_RUN_PATH": "/opt/lib"}
+    activate([site], environ)
+    environ |= {RPATH: inner, "LDFLAGS": f"-O2 {environ['LDFLAGS']}"}
+    done = activate([tmp_path / "inner"], environ)
+    flag, paths = {
+        "relative": (f"-Xlinker @{done.root}/rpath.rsp ", relative("nvidia/cu13/lib")),
+        "absolute": (f"-Xlinker -rpath={done.root}/lib64/. ", [f"{done.root}/lib64/."]),
+        "": ("", []),
+    }[inner]
+    assert environ["LDFLAGS"] == f"{flag}-O2 -g"
+    assert environ["LD_RUN_PATH"] == ":".join([*paths, "/opt/lib"])
+    # Asked for something else in the same environment.
+    environ[RPATH] = outer
+    activate([tmp_path / "inner"], environ)
+    assert environ["LDFLAGS"].count("-Xlinker") == 1
+
+
+def test_without_a_root(site: Path, tmp_path: Path) -> None:
+    """The wheels' own directory has nothing to point the linker at."""
+    (site / "cuda-build-activate").touch()
+    environ = {"PATH": "/usr/bin", RPATH: "relative", "XDG_CACHE_HOME": "/dev/null"}
+    done = activate([site], environ)
+    assert done.root == f"{site}/nvidia/cu13"
+    assert "run paths" not in done.reason
+    assert "LDFLAGS" not in environ
+
+
+@pytest.mark.parametrize("linker", ["LDFLAGS", "LD_RUN_PATH"])
+@pytest.mark.parametrize("mode", ["relative", "absolute", "off"])
+def test_what_is_linked_is_loaded(site: Path, tmp_path: Path, mode: str, linker: str) -> None:
+    """By one variable or the other, from each depth; what goes with an environment goes with it to another place."""
+    environ = {**os.environ, RPATH: mode}
+    root = activate([site], environ).root
+    flags = shlex.split(environ.get("LDFLAGS", "")) if linker == "LDFLAGS" else []
+    if flags:
+        del environ["LD_RUN_PATH"]
+    libraries = [f"-L{root}/lib64", "-lcublas", "-lnccl", "-lcutensor"]
+    names = ("libcublas", "libnccl", "libcutensor")
+    source = f"int {'(), '.join(names)}(); int probe(void) {{ return {'() + '.join(names)}(); }}"
+    compiled(tmp_path / "built.so", source, *libraries, *flags, env=environ)
+    place = site if mode == "absolute" else Path(shutil.copytree(site, tmp_path / "moved", symlinks=True))
+    for depth in range(DEEPEST + 2):
+        library = place.joinpath(*"abcdefghi"[:depth], "built.so")
+        library.parent.mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "built.so", library)
+        code = f"import ctypes; print(ctypes.CDLL({str(library)!r}).probe())"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        if mode == "absolute" or (mode == "relative" and depth <= DEEPEST):
+            assert (done.stdout, done.stderr) == ("21\n", "")
+        else:
+            assert "libcublas.so.13: cannot open shared object file" in done.stderr
+
+
+@dataclass(frozen=True)
+class Unaware:
+    """A project that knows nothing of run paths and requirements.
+
+    libraries: what it installs. requirements: what a person lists for these. variables: what the build is given.
+    """
+
+    directory: str
+    libraries: tuple[str, ...]
+    requirements: tuple[str, ...] = ("nvidia-cuda-runtime", "nvidia-cublas", "nvidia-curand", "nvidia-nccl-cu13")
+    variables: tuple[tuple[str, str], ...] = ()
+    said: str = ""
+
+
+PAIR = ("demo/inner/libkernel.so", "demo/inner/libhost.so")
+PROJECTS = {
+    "CMake and Ninja": Unaware("cmake", PAIR, said="generator Ninja"),
+    "CMake and make": Unaware(
+        "cmake", PAIR, variables=(("CMAKE_GENERATOR", "Unix Makefiles"),), said="generator Unix M"
+    ),
+    "Meson": Unaware("meson", PAIR),
+    "setuptools, nvcc, gcc": Unaware(
+        "setuptools", ("demo/inner/host.*.so", "demo/inner/libgcc.so", "demo/inner/libkernel.so")
+    ),
+    "the shape of llama-cpp-python": Unaware(
+        "llama-cpp", ("demo/lib/libllama.so", "demo/lib/libggml-cuda.so"), ("nvidia-cuda-runtime", "nvidia-cublas")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROJECTS)
+def test_a_project_that_knows_nothing_of_run_paths(
+    name: str, offline: dict[str, str], hostile: dict[str, str], driver: dict[str, str], tmp_path: Path
+) -> None:
+    unaware = PROJECTS[name]
+    project = shutil.copytree(UNAWARE / unaware.directory, tmp_path / "project")
+    for source in UNAWARE.glob("*.c*"):
+        shutil.copy(source, project)
+    environ = {**hostile, **offline, "CUDAARCHS": "86", RPATH: "relative", **dict(unaware.variables)}
+    if "make" in name:
+        make = shutil.which("make", path=MACHINE["PATH"])
+        if not make:
+            pytest.skip("there is no make here")
+        environ["CMAKE_ARGS"] = f"-DCMAKE_MAKE_PROGRAM={make}"
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-v",
+        "--no-deps",
+        "--no-cache-dir",
+        "-w",
+        tmp_path / "out",
+        project,
+    ]
+    log = run(command, env=environ, cwd=tmp_path)
+    assert "the decoy was called" not in log
+    assert unaware.said in log
+    (wheel,) = (tmp_path / "out").glob("demo-*.whl")
+    for front_end in ("pip", "uv"):
+        installed = VEnv(tmp_path / front_end)
+        if front_end == "uv":
+            installed.install(wheel, *unaware.requirements, index=offline)
+        else:
+            pip: list[Argument] = [sys.executable, "-m", "pip", "--python", installed.python, "install", "--quiet"]
+            run([*pip, wheel, *unaware.requirements], env={**os.environ, **offline})
+        for pattern in unaware.libraries:
+            (library,) = installed.site.glob(pattern)
+            major, minor = minor_version(NEWEST).split(".")
+            code = f"import ctypes; print(ctypes.CDLL({str(library)!r}).probe())"
+            code = code.replace(".probe()", ".backend()") if "ggml" in pattern else code
+            printed, libraries = loaded(installed, code, driver)
+            assert printed == f"{major}0{minor}0\n"
+            assert len(libraries) >= len(unaware.requirements)
+            paths = re.findall(r"RUNPATH.*\[(.*)\]", run(["readelf", "-d", library]))[0].split(":")
+            assert [path for path in paths if not path.startswith("$ORIGIN")] == []
