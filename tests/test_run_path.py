@@ -203,7 +203,7 @@ def test_a_project_that_knows_nothing_of_run_paths(
         if not make:
             pytest.skip("there is no make here")
         environ["CMAKE_ARGS"] = f"-DCMAKE_MAKE_PROGRAM={make}"
-    command = [
+    command: list[Argument] = [
         sys.executable,
         "-m",
         "pip",
