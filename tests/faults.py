@@ -241,6 +241,14 @@ FAULTS: dict[str, dict[str, Fault]] = {
         ),
         "`CUDA_BUILD_ACTIVATE` is a huge number": Fault(UNTOUCHED, variables={"CUDA_BUILD_ACTIVATE": "9" * 5000}),
         "`CUDA_BUILD_ACTIVATE` is `0`": Fault(UNTOUCHED, variables={"CUDA_BUILD_ACTIVATE": "0"}, says="switched off"),
+        "`CUDA_BUILD_ACTIVATE_RPATH` is nonsense": Fault(
+            ACTIVATED, variables={"CUDA_BUILD_ACTIVATE_RPATH": "\udcff\n²"}, says="is neither relative nor absolute"
+        ),
+        "`LDFLAGS` is 100,000 characters long, and run paths are asked for": Fault(
+            UNTOUCHED,
+            variables={"CUDA_BUILD_ACTIVATE_RPATH": "relative", "LDFLAGS": "x" * 100_000},
+            says="LDFLAGS would be too long",
+        ),
         "`CUDACXX` has line breaks": Fault(UNTOUCHED, variables={"CUDACXX": "/a\nb"}, says=r"CUDACXX chooses /a\nb"),
         "`HOME` is unset": Fault(ACTIVATED, variables={"HOME": None, "XDG_CACHE_HOME": None}),
         "`HOME` is unset, and no environment to write to": Fault(
@@ -499,7 +507,7 @@ def expect(outcome: str, env: VEnv, environ: Mapping[str, str], *options: str, s
         activated = rf"activated CUDA 13(\.4\.0)? with{without} nvcc: "
         assert re.match(f"cuda-build-activate: {'nothing activated: ' if outcome == UNTOUCHED else activated}", line)
         assert says in line
-        assert outcome in (UNTOUCHED, WHEELS) or line.endswith("/cu13")
+        assert outcome in (UNTOUCHED, WHEELS) or says or line.endswith("/cu13")
 
 
 def activation(root: str, site: Path, before: Mapping[str, str], *, nvcc: bool = True) -> dict[str, str]:

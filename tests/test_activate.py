@@ -485,6 +485,8 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "PATH": ("", None, ":/bin:", "{root}/bin:/bin", "/bin:{root}/bin", "/bin/cu/bin:/bin", "/" + "x" * 40_000),
     "CMAKE_PREFIX_PATH": ("", "/opt", "{root}:/opt", "/opt:"),
     "LIBRARY_PATH": ("", "/opt", "{root}/lib64/stubs"),
+    "CUDA_BUILD_ACTIVATE_RPATH": ("", "off", "relative", "absolute", "nonsense"),
+    "LD_RUN_PATH": ("/opt", "{root}/lib64/."),
 }
 
 

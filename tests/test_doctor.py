@@ -64,6 +64,8 @@ FAULTS: dict[str, Fault] = {
     "CMAKE_PREFIX_PATH": ("", {"CMAKE_PREFIX_PATH": "/opt:{decoy}"}, [], ["other-toolkit"]),
     "CPATH": ("", {"CPATH": "{decoy}/include"}, [], ["other-toolkit"]),
     "NVCC_APPEND_FLAGS": ("", {"NVCC_APPEND_FLAGS": "-I/opt"}, [], ["nvcc-flags"]),
+    "run paths of no kind": ("", {"CUDA_BUILD_ACTIVATE_RPATH": "both"}, [], ["no-run-paths"]),
+    "run paths": ("", {"CUDA_BUILD_ACTIVATE_RPATH": "relative", "LDFLAGS": "-g"}, [], []),
     "INCLUDES": ("", {"INCLUDES": "-I/opt", "LIBRARIES": "-L/opt"}, [], ["nvcc-flags", "nvcc-flags"]),
     "not writable": ("touch cuda-build-activate", {"XDG_CACHE_HOME": "/dev/null"}, [], ["root-not-writable"]),
     "only the user's cache is writable": ("touch cuda-build-activate", {"XDG_CACHE_HOME": "{decoy}/cache"}, [], []),

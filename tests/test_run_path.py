@@ -17,6 +17,7 @@ from toolkits import NEWEST, minor_version
 
 from cuda_build_activate import activate
 from cuda_build_activate._run_path import DEEPEST
+from cuda_build_activate._shells import undone
 
 RPATH = "CUDA_BUILD_ACTIVATE_RPATH"
 UNAWARE = Path(__file__).parent / "packages" / "unaware"
@@ -123,14 +124,33 @@ def test_the_innermost_environment_wins(site: Path, tmp_path: Path, outer: str, 
     assert environ["LDFLAGS"].count("-Xlinker") == 1
 
 
-def test_without_a_root(site: Path, tmp_path: Path) -> None:
-    """The wheels' own directory has nothing to point the linker at."""
-    (site / "cuda-build-activate").touch()
+def test_a_root_without_the_file(site: Path) -> None:
+    """Of a version that made none, and the wheels' own directory: what a linker would not find, it is not told."""
     environ = {"PATH": "/usr/bin", RPATH: "relative", "XDG_CACHE_HOME": "/dev/null"}
-    done = activate([site], environ)
-    assert done.root == f"{site}/nvidia/cu13"
-    assert "run paths" not in done.reason
-    assert "LDFLAGS" not in environ
+    root = activate([site], dict(environ)).root
+    Path(f"{root}/rpath.rsp").unlink()
+    for expected in (root, f"{site}/nvidia/cu13"):
+        done = activate([site], environ)
+        assert done.root == expected
+        assert done.reason.endswith(f" (no run paths: {expected} has no rpath.rsp)")
+        assert "LDFLAGS" not in environ
+        shutil.rmtree(site / "cuda-build-activate", ignore_errors=True)
+        (site / "cuda-build-activate").touch()
+
+
+@pytest.mark.parametrize("mode", ["relative", "absolute"])
+def test_undone(site: Path, mode: str) -> None:
+    for own in ({"LDFLAGS": "-g", "LD_RUN_PATH": "/opt/lib"}, {"LDFLAGS": None, "LD_RUN_PATH": None}):
+        before = {"PATH": "/usr/bin", RPATH: mode, **{name: value for name, value in own.items() if value}}
+        environ = dict(before)
+        done = activate([site], environ)
+        assert done.root
+        changes = undone(done.variables, done.root, environ)
+        assert {name: changes[name] for name in own} == own
+        # The switch may be gone by then.
+        del environ[RPATH]
+        changes = undone(activate([site], dict(environ)).variables, done.root, environ)
+        assert {name: changes[name] for name in own} == own
 
 
 @pytest.mark.parametrize("linker", ["LDFLAGS", "LD_RUN_PATH"])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import MACHINE, VEnv, block, run
+from conftest import MACHINE, VEnv, block, loaded, run
 from toolkits import NEWEST, lock, minor_version, release_lock
 
 pytestmark = pytest.mark.everything
@@ -38,8 +38,9 @@ class Sdist:
 
 
 PYCUDA = Sdist("pycuda", "2026.1", "nvcc,cudart,cccl,curand,profiler")
+RELATIVE = {"CUDA_BUILD_ACTIVATE_RPATH": "relative"}
 # Without the variable it would build its OpenCL half too, which needs libOpenCL.
-PYVKFFT = Sdist("pyvkfft", "2025.1.1", "nvcc,cudart,cccl,nvrtc", {"VKFFT_BACKEND": "cuda"})
+PYVKFFT = Sdist("pyvkfft", "2025.1.1", "nvcc,cudart,cccl,nvrtc", {"VKFFT_BACKEND": "cuda", **RELATIVE})
 # Its own default is the architecture of this machine's GPU, and a build for the CPU where CUDA is not found.
 CUVEC = Sdist(
     "cuvec",
@@ -97,7 +98,7 @@ def pip_install(sdist: Sdist, installed: VEnv, *options: str) -> list[str]:
 
 def activated(log: str) -> set[str]:
     assert "the decoy was called" not in log
-    return set(re.findall(r"activated CUDA 13[.\d]* with nvcc: (.*)", log))
+    return set(re.findall(r"activated CUDA 13[.\d]* with nvcc: (\S+)", log))
 
 
 def built_in_isolation(log: str, cache: str) -> None:
@@ -122,31 +123,22 @@ def assert_device_code(library: Path, cuobjdump: Path, *architectures: str) -> N
     assert f"Cuda compilation tools, release {minor_version(NEWEST)}" in run([cuobjdump, "--dump-elf", library])
 
 
-@pytest.fixture
-def runtime(clean: dict[str, str], full: VEnv, tmp_path: Path) -> dict[str, str]:
-    """An environment for programs, with the toolkit's libraries, and its stub in the place of the driver."""
-    run([full.python, "-c", ""], env=clean)
-    driver = tmp_path / "driver"
-    driver.mkdir()
-    (driver / "libcuda.so.1").symlink_to(full.root / "lib64" / "stubs" / "libcuda.so")
-    return {**clean, "LD_LIBRARY_PATH": f"{driver}{os.pathsep}{full.site / 'nvidia' / 'cu13' / 'lib'}"}
-
-
 def version_number(version: str) -> int:
     major, minor = minor_version(version).split(".")
     return int(major) * 1000 + int(minor) * 10
 
 
-def check_pyvkfft(installed: VEnv, cuobjdump: Path, runtime: dict[str, str]) -> None:
+def check_pyvkfft(installed: VEnv, cuobjdump: Path, driver: dict[str, str]) -> None:
     library = module(installed, "pyvkfft/_vkfft_cuda.*.so")
     assert {"libcuda.so.1", "libnvrtc.so.13"} <= needed(library)
     assert_device_code(library, cuobjdump, "sm_75")
     code = f"import ctypes; print(ctypes.CDLL({str(library)!r}).cuda_compile_version())"
-    assert run([installed.python, "-c", code], env=runtime).split() == [f"{version_number(NEWEST)}"]
+    printed, libraries = loaded(installed, code, driver)
+    assert (printed, libraries) == (f"{version_number(NEWEST)}\n", {"nvidia/cu13/lib/libnvrtc.so.13"})
 
 
 def test_uv_pip_install_of_pycuda(
-    wheel: Path, online: dict[str, str], installed: VEnv, runtime: dict[str, str], tmp_path: Path
+    wheel: Path, online: dict[str, str], installed: VEnv, driver: dict[str, str], tmp_path: Path
 ) -> None:
     project = tmp_path / "project"
     project.mkdir()
@@ -157,25 +149,27 @@ def test_uv_pip_install_of_pycuda(
     )
     assert PYCUDA.toolkit in documented
     command = block("uv pip install --no-binary pycuda pycuda").strip()
-    installing = (
-        f"{Path(sys.executable).parent}/{command.removesuffix(PYCUDA.name)} --verbose --refresh numpy {PYCUDA.pinned}"
-    )
+    installing = command.replace("pycuda pycuda", f"pycuda --verbose --refresh numpy {PYCUDA.pinned}")
+    installing = f"{Path(sys.executable).parent}/{installing}"
     log = run(["sh", "-ec", installing], env={**online, "VIRTUAL_ENV": f"{installed.path}"}, cwd=project)
     built_in_isolation(log, online["UV_CACHE_DIR"])
     assert {"libcuda.so.1", "libcurand.so.10"} <= needed(module(installed, "pycuda/_driver.*.so"))
     code = "import pycuda.driver, pycuda.curandom; print(*pycuda.driver.get_version())"
-    assert run([installed.python, "-c", code], env=runtime).split()[:2] == minor_version(NEWEST).split(".")
+    printed, libraries = loaded(installed, code, driver)
+    assert printed.split()[:2] == minor_version(NEWEST).split(".")
+    assert libraries == {"nvidia/cu13/lib/libcurand.so.10"}
 
 
 def test_uv_pip_install_of_pyvkfft_with_a_configuration_file(
-    wheel: Path, online: dict[str, str], installed: VEnv, cuobjdump: Path, runtime: dict[str, str], tmp_path: Path
+    wheel: Path, online: dict[str, str], installed: VEnv, cuobjdump: Path, driver: dict[str, str], tmp_path: Path
 ) -> None:
     configuration = tmp_path / "configuration.toml"
     configuration.write_text(tables(PYVKFFT, wheel, tmp_path))
     command = uv_pip_install(PYVKFFT, installed, "--no-deps", "--config-file", f"{configuration}")
     log = run(command, env=online, cwd=tmp_path)
+    installed.install("nvidia-cuda-nvrtc", index=online)
     built_in_isolation(log, online["UV_CACHE_DIR"])
-    check_pyvkfft(installed, cuobjdump, runtime)
+    check_pyvkfft(installed, cuobjdump, driver)
 
 
 def test_uv_sync_of_cuvec(
@@ -206,7 +200,9 @@ environments = ["sys_platform == 'linux' and platform_machine == 'x86_64'"]
     built_in_isolation(log, online["UV_CACHE_DIR"])
     for name in ("cuvec_cpython", "cuvec_pybind11", "example_cpython"):
         assert_device_code(module(installed, f"cuvec/{name}.*.so"), cuobjdump, "sm_86")
-    run([installed.python, "-c", "import cuvec.cuvec_cpython, cuvec.cuvec_pybind11, cuvec.cuvec_swig"], env=clean)
+    # It links CUDA's static runtime, and needs nothing more.
+    code = "import cuvec.cuvec_cpython, cuvec.cuvec_pybind11, cuvec.cuvec_swig"
+    assert loaded(installed, code, clean) == ("", set())
 
 
 # An isolated build inherits the variables of a pip that was started where the toolkit is.
@@ -217,7 +213,7 @@ def test_pip_install_of_pyvkfft(
     online: dict[str, str],
     installed: VEnv,
     cuobjdump: Path,
-    runtime: dict[str, str],
+    driver: dict[str, str],
     tmp_path: Path,
 ) -> None:
     installed.install("pip", "setuptools", index=online)
@@ -233,11 +229,11 @@ def test_pip_install_of_pyvkfft(
         path = f"{installed.path / 'bin'}{os.pathsep}{online['PATH']}"
         log = run(["sh", "-ec", commands], env={**online, "PATH": path}, cwd=tmp_path)
     assert activated(log) == {f"{installed.root}"}
-    check_pyvkfft(installed, cuobjdump, runtime)
+    check_pyvkfft(installed, cuobjdump, driver)
 
 
 def test_pip_install_of_scs_without_isolation(
-    wheel: Path, online: dict[str, str], installed: VEnv, runtime: dict[str, str], tmp_path: Path
+    wheel: Path, online: dict[str, str], installed: VEnv, driver: dict[str, str], tmp_path: Path
 ) -> None:
     installed.install(wheel, SCS.toolkit, "pip", "meson-python", "ninja", "numpy", index=online)
     # It requires a BLAS to be found, and without LAPACK calls nothing of it.
@@ -252,6 +248,7 @@ def test_pip_install_of_scs_without_isolation(
         **online,
         "PATH": f"{installed.path / 'bin'}{os.pathsep}{online['PATH']}",
         "LIBRARY_PATH": f"{root}/lib64{os.pathsep}{blas}",
+        "CUDA_BUILD_ACTIVATE_RPATH": "relative",
     }
     options = [f"-Csetup-args=-D{option}" for option in ("use_gpu=true", "int32=true", "use_lapack=false")]
     log = run(pip_install(SCS, installed, "--no-build-isolation", *options), env=environ, cwd=tmp_path)
@@ -261,4 +258,6 @@ def test_pip_install_of_scs_without_isolation(
     assert {"libcublas.so.13", "libcusparse.so.12"} <= needed(library)
     # Not by way of the package, which imports SciPy.
     code = f"import sys; sys.path.insert(0, {str(library.parent)!r}); import _scs_gpu; print(_scs_gpu.version())"
-    assert run([installed.python, "-c", code], env=runtime).split() == [SCS.version]
+    printed, libraries = loaded(installed, code, driver)
+    assert printed.split() == [SCS.version]
+    assert {"nvidia/cu13/lib/libcublas.so.13", "nvidia/cu13/lib/libcusparse.so.12"} <= libraries

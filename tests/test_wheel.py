@@ -27,13 +27,14 @@ MODULES = (
     "_assemble.py",
     "_doctor.py",
     "_root.py",
+    "_run_path.py",
     "_shells.py",
     "_stubs.py",
     "_toolkit.py",
     "py.typed",
 )
 # Everything is compressed: 40 % code, 20 % this project's README, 10 % its licence.
-LARGEST = 45_000
+LARGEST = 50_000
 # By the name of the program; why a finding is none stands beside it.
 LINTERS = {
     "twine": ["check", "--strict"],

@@ -157,11 +157,11 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
     if not _toolkit.WINDOWS:  # so that gcc links -lcuda: nothing but the driver's stubs is there
         variables["LIBRARY_PATH"] = _prepend(environ.get("LIBRARY_PATH", ""), _stubs(root), _stubs(active))
         mode, complaint = requested_run_paths(environ)
-        if root == toolkit.wheels:  # it has neither the response file nor lib64
-            mode = ""
         if mode or active:
             from cuda_build_activate import _run_path
 
+            if mode and not os.path.exists(os.path.join(root, _run_path.RESPONSE_FILE)):  # the wheels' own directory
+                mode, complaint = "", f"{root} has no {_run_path.RESPONSE_FILE}"
             variables.update(_run_path.variables(environ, mode, root, active))
         if mode or complaint:
             note += f" (run paths: {mode})" if mode else f" (no run paths: {complaint})"

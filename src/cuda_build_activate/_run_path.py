@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 RESPONSE_FILE = "rpath.rsp"  # in the root
-# Directories between site-packages and a library; the deepest known is tensorflow 2.21's
-# tensorflow/lite/experimental/microfrontend/python/ops/_audio_microfrontend_op.so.
+# Directories between site-packages and a library, as of tensorflow 2.21.0's
+# tensorflow/compiler/mlir/quantization/tensorflow/python/pywrap_quantize_model.so.
 DEEPEST = 6
 
 
