@@ -66,7 +66,7 @@ def test_links_only(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = root_of(site)
     files = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and not path.is_symlink()}
     through_links = {str(path.relative_to(root)) for path in root.glob("include/cccl/**/*") if path.is_file()}
-    assert files - through_links == {".stamp", "version.json", "version.txt"}
+    assert files - through_links == {".stamp", "rpath.rsp", "version.json", "version.txt"}
 
 
 def test_nothing_of_another_package_is_changed(site: Path) -> None:
