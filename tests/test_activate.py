@@ -12,8 +12,9 @@ import pytest
 from conftest import make_toolkit, script
 
 import cuda_build_activate
-from cuda_build_activate import LONGEST, ROOT_VARIABLES, _activate, _assemble, activate
-from cuda_build_activate._activate import decide, find
+from cuda_build_activate import LONGEST, ROOT_VARIABLES, _activate, _assemble, _root, activate
+from cuda_build_activate._activate import decide
+from cuda_build_activate._toolkit import find
 
 
 @pytest.fixture
@@ -250,7 +251,7 @@ def test_a_decision_for(site: Path) -> None:
     root = f"{site}/cuda-build-activate/cu13"
     for reason in ("made", "found"):
         done = activate([site], {})
-        assert (done.rule, done.code, done.reason) == (3, "", f"activated CUDA 13 with nvcc: {root}"), reason
+        assert (done.rule, done.code, done.reason) == (3, "", f"activated CUDA 13.4.0 with nvcc: {root}"), reason
     assert repr(done) == f"Activation(root={root!r}, reason={done.reason!r})"
 
 
@@ -265,7 +266,7 @@ def test_decisions_without_nvcc(site: Path, tmp_path: Path) -> None:
     make_toolkit(site, nvcc=False)
     done = activate([site], {})
     root = f"{site}/cuda-build-activate/cu13"
-    assert (done.rule, done.code, done.reason) == (4, "", f"activated CUDA 13 without nvcc: {root}")
+    assert (done.rule, done.code, done.reason) == (4, "", f"activated CUDA 13.4.0 without nvcc: {root}")
     assert activate([site], {"CUDA_HOME": ""}).root == root
     assert activate([site], {"CUDA_HOME": "", "CUDA_BUILD_ACTIVATE_ROOT": "/opt/cu13"}).root == root
     nvcc = script(tmp_path / "bin" / "nvcc", "exit 1")
@@ -381,7 +382,7 @@ def test_a_root_that_is_current_is_not_made_again(site: Path, tmp_path: Path, mo
 
 
 def test_names_by_which_environments_are_told_apart() -> None:
-    assert len({_activate._fingerprint([str(number)]) for number in range(1000)}) == 1000
+    assert len({_root._fingerprint([str(number)]) for number in range(1000)}) == 1000
 
 
 def test_for_the_site_directory_that_is_being_processed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,7 +428,7 @@ def test_what_a_start_tells(
     make_toolkit(site)
     for silent in ("", "0", "off", "OFF"):
         assert told(silent, str(site)) == ""
-    line = f"cuda-build-activate: activated CUDA 13 with nvcc: {site}/cuda-build-activate/cu13\n"
+    line = f"cuda-build-activate: activated CUDA 13.4.0 with nvcc: {site}/cuda-build-activate/cu13\n"
     assert [told("1", str(site)) for _ in range(2)] == [line, ""]  # a .pth file is processed twice
     assert told("1") == "cuda-build-activate: nothing activated: no CUDA toolkit in this environment\n"
     assert told("yes", str(site)) == line

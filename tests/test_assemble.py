@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 from conftest import make_toolkit, run
 
-from cuda_build_activate import _assemble, activate
-from cuda_build_activate._activate import Toolkit, find
+from cuda_build_activate import _assemble, _root, _toolkit, activate
+from cuda_build_activate._toolkit import Toolkit, find
 
 
 @pytest.fixture
@@ -53,6 +54,11 @@ def test_the_layout_of_an_installed_toolkit(site: Path) -> None:
         assert (root / name).is_dir(), name
         assert not (root / name).is_symlink(), name
     assert run([root / "bin" / "nvcc"]).strip() == str(root / "bin" / "nvcc")
+
+
+def test_rows_name_the_wheel_that_they_were_seen_in() -> None:
+    for row in (*_assemble.LAYOUT, *_toolkit.COMPONENTS, *_toolkit.PRODUCTS):
+        assert re.fullmatch(r"(nvidia|cutensor)(-\w+)+ \d+(\.\d+)+", row.seen), row.seen
 
 
 def test_links_only(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,8 +101,8 @@ def test_which_names_are_distributions(site: Path, tmp_path: Path) -> None:
         "other_nvidia-1.0.dist-info",
     ):
         (site / name).mkdir()
-    assert _assemble.versions([str(tmp_path / "missing"), str(site)]) == {"nvidia_cuda_nvcc": "13.4.92+local.1"}
-    assert _assemble.minor_version("13.4.92") == "13.4"
+    assert _toolkit.versions([str(tmp_path / "missing"), str(site)]) == {"nvidia_cuda_nvcc": "13.4.92+local.1"}
+    assert _toolkit.minor_version("13.4.92") == "13.4"
 
 
 def test_the_version_of_a_toolkit_without_nvcc(site: Path) -> None:
@@ -167,14 +173,14 @@ def test_another_machine(site: Path, machine: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_cannot_be_swept_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _assemble._sweep(str(tmp_path / "missing"), ".cu13.", ())
+    _root._sweep(str(tmp_path / "missing"), ".cu13.", ())
 
     def fail(*_: object, **__: object) -> None:
         raise PermissionError  # a mock: there are users whom permissions do not stop
 
     (tmp_path / "tree").mkdir()
     monkeypatch.setattr(os, "rmdir", fail)
-    _assemble._discard(str(tmp_path / "tree"))
+    _root._discard(str(tmp_path / "tree"))
 
 
 def test_a_root_that_cannot_be_put_in_place_leaves_nothing_behind(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:

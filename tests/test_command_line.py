@@ -130,7 +130,7 @@ def test_info(activated: VEnv, clean: dict[str, str]) -> None:
     done = activated.python_(*COMMAND, env=clean)
     assert done.returncode == 0
     assert done.stdout.splitlines()[:5] == [
-        f"activated CUDA 13 with nvcc: {activated.root} (rule 3)",
+        f"activated CUDA 13.4.92 with nvcc: {activated.root} (rule 3)",
         "version 13.4.92",
         "components:",
         "  nvidia-cuda-nvcc 13.4.92  nvcc, libcudart.so.13, 1 header",

@@ -240,8 +240,10 @@ int main(int argc, char **argv) {
 
 
 @fault("broken installation of this package", "the module that decides is missing", UNTOUCHED)
-def test_without_the_module_that_decides(env: VEnv, environ: dict[str, str]) -> None:
-    (env.site / "cuda_build_activate" / "_activate.py").unlink()
+@pytest.mark.parametrize("module", ["_activate", "_root", "_toolkit"])
+def test_without_the_module_that_decides(env: VEnv, environ: dict[str, str], module: str) -> None:
+    """Or one without which that cannot be imported."""
+    (env.site / "cuda_build_activate" / f"{module}.py").unlink()
     for verbose in ("", "1"):  # there is nothing left that could tell
         told = {**environ, "CUDA_BUILD_ACTIVATE_VERBOSE": verbose}
         assert env.environ(env=told) == env.environ("-S", env=told)

@@ -16,7 +16,7 @@ import layout
 import pytest
 from conftest import PRODUCTS, run
 
-from cuda_build_activate import _assemble, activate
+from cuda_build_activate import _assemble, _toolkit, activate
 
 pytestmark = pytest.mark.network
 
@@ -159,8 +159,7 @@ def pretend_machine(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
 
 def pretend_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mock, as Windows is not to be had here: all that the package asks about it."""
-    monkeypatch.setattr("cuda_build_activate._activate.WINDOWS", True)
-    monkeypatch.setattr("cuda_build_activate._activate.NVCC", "nvcc.exe")
+    monkeypatch.setattr("cuda_build_activate._toolkit.WINDOWS", True)
 
 
 def split(path: str) -> tuple[str, str]:
@@ -244,27 +243,36 @@ def test_every_file_has_its_place_in_the_root(
 
 
 def test_every_row_is_for_something(linux: Mapping[str, Survey], windows: Mapping[str, Survey]) -> None:
-    def wheels(surveys: Mapping[str, Survey]) -> dict[str, str]:
-        return {
-            path: wheel for survey in surveys.values() for files in survey.values() for path, wheel in files.items()
-        }
-
-    found = wheels(linux)
-    rests = {split(path)[1] for path in found}
-    for place, where, start, _ in _assemble.LAYOUT:
-        assert any(rest.startswith(f"{where}/{start}") for rest in rests), (place, where, start)
+    found = {
+        (*split(path), seen(wheel))
+        for survey in linux.values()
+        for files in survey.values()
+        for path, wheel in files.items()
+    }
+    for row in _assemble.LAYOUT:
+        names = [name for _, name, wheel in found if wheel == row.seen]
+        assert any(name.startswith(f"{row.source}/{row.start}") for name in names), f"{row.source} of {row.seen}"
     for pattern in (*(pattern for pattern, _ in PLACES), *NOT_NEEDED):
-        assert any(re.fullmatch(pattern, rest) for rest in rests), pattern
-    directories = {split(path)[0] for path in found}
-    for component in _assemble.COMPONENTS:
-        assert component in directories, component
-    for product, seen_in in _assemble.PRODUCTS:
-        name = seen_in.split()[0].replace("-", "_")
-        assert any(wheel.startswith(f"{name}-") and split(path)[0] == product for path, wheel in found.items()), product
+        assert any(re.fullmatch(pattern, name) for _, name, _ in found), pattern
+    for component in _toolkit.COMPONENTS:
+        assert any((directory, wheel) == (component.path, component.seen) for directory, _, wheel in found), (
+            component.path
+        )
+    for product in _toolkit.PRODUCTS:  # of whose versions the survey has one
+        project = product.seen.split()[0]
+        assert any((directory, wheel.split()[0]) == (product.path, project) for directory, _, wheel in found), (
+            product.path
+        )
     for platform in windows:
         rests = {split(path)[1] for files in windows[platform].values() for path in files}
         for pattern in windows_places(platform):
             assert any(re.fullmatch(pattern, rest) for rest in rests), (platform, pattern)
+
+
+def seen(wheel: str) -> str:
+    """The name and version of a wheel's file, as the rows have them."""
+    name, version = wheel.split("-")[:2]
+    return f"{name.replace('_', '-')} {version}"
 
 
 def windows_places(platform: str) -> list[str]:

@@ -203,7 +203,7 @@ def test_a_child_keeps_what_its_parent_set(each: Pyodide, clean: dict[str, str])
 
 def test_verbose_says_what_was_done_once(each: Pyodide, clean: dict[str, str]) -> None:
     said = each.start(env={**clean, "CUDA_BUILD_ACTIVATE_VERBOSE": "1"}).stderr
-    assert said == f"cuda-build-activate: activated CUDA 13 with nvcc: {each.root}\n"
+    assert said == f"cuda-build-activate: activated CUDA 13.4.0 with nvcc: {each.root}\n"
 
 
 def test_an_error_of_ours_is_not_told(each: Pyodide, clean: dict[str, str]) -> None:

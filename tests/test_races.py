@@ -16,7 +16,7 @@ from conftest import VEnv, make_toolkit
 from faults import ACTIVATED, PROBE, activation, contents, expect, fault, places, probe
 
 from cuda_build_activate import _assemble
-from cuda_build_activate._activate import find
+from cuda_build_activate._toolkit import find
 
 INTERPRETERS = 64
 

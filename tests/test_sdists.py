@@ -94,7 +94,7 @@ def pip_install(sdist: Sdist, installed: VEnv, *options: str) -> list[str]:
 
 def activated(log: str) -> set[str]:
     assert "the decoy was called" not in log
-    return set(re.findall(r"activated CUDA 13 with nvcc: (.*)", log))
+    return set(re.findall(r"activated CUDA 13[.\d]* with nvcc: (.*)", log))
 
 
 def built_in_isolation(log: str, cache: str) -> None:

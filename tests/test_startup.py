@@ -133,7 +133,7 @@ def test_verbose_says_what_was_done_once(venv: VEnv, clean: dict[str, str]) -> N
     assert said == "cuda-build-activate: nothing activated: no CUDA toolkit in this environment\n"
     make_toolkit(venv.site)
     said = venv.start(env=clean).stderr
-    assert said == f"cuda-build-activate: activated CUDA 13 with nvcc: {venv.root}\n"
+    assert said == f"cuda-build-activate: activated CUDA 13.4.0 with nvcc: {venv.root}\n"
     for stream in ("None", "open('/dev/full', 'w')"):  # nothing to write to is no reason to fail
         hook = "from cuda_build_activate import startup; startup()"
         code = f"import sys; sys.stderr = {stream}; {hook}; sys.stderr = None"

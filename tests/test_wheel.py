@@ -26,8 +26,10 @@ MODULES = (
     "_activate.py",
     "_assemble.py",
     "_doctor.py",
+    "_root.py",
     "_shells.py",
     "_stubs.py",
+    "_toolkit.py",
     "py.typed",
 )
 # Everything is compressed: 40 % code, 20 % this project's README, 10 % its licence.

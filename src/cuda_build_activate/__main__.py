@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any, Union
 
 from cuda_build_activate import __version__
-from cuda_build_activate._activate import Activation, decide, find, requested_major
-from cuda_build_activate._assemble import versions
+from cuda_build_activate._activate import Activation, decide, requested_major
 from cuda_build_activate._doctor import Finding, findings, prove
 from cuda_build_activate._shells import SHELLS, undone
+from cuda_build_activate._toolkit import find, versions
 
 DESCRIPTION = """\
 The CUDA toolkit that pip or uv installed into this Python environment, as the startup hook of cuda-build-activate sees

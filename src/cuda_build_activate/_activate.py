@@ -1,48 +1,20 @@
-"""Find the toolkit of an environment, decide, apply: what an interpreter start does where it takes a decision."""
+"""Decide what activating a toolkit means, and apply that: the public API, and a start that takes a decision."""
 
 import os
 import sys
 
-from cuda_build_activate import (
-    DIRECTORY,
-    LONGEST,
-    MARKER,
-    ROOT_VARIABLES,
-    SITE,
-    SWITCH,
-    UNUSABLE,
-    VERBOSE,
-    is_current,
-)
+from cuda_build_activate import LONGEST, MARKER, ROOT_VARIABLES, SITE, SWITCH, UNUSABLE, VERBOSE, _toolkit
+from cuda_build_activate._root import find_or_make
+from cuda_build_activate._toolkit import find, nvcc_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+    from collections.abc import Iterable, Mapping, MutableMapping
 
-WINDOWS = os.name == "nt"
-HEADER = "cuda_runtime_api.h"  # without it nothing can be built
-NVCC = "nvcc.exe" if WINDOWS else "nvcc"
 OFF = ("0", "off", "false", "no")
 ON = ("", "1", "on", "true", "yes")
 
 _told = ""
-
-
-class Toolkit:
-    """A CUDA toolkit installed as wheels.
-
-    major: CUDA's major version. entries: the `sys.path` entries that hold its components and products, in order.
-    wheels: the directory of its components in the first entry that has the compiler, or any.
-    nvcc: whether one has the compiler.
-    """
-
-    __slots__ = ("entries", "major", "nvcc", "wheels")
-
-    def __init__(self, major: int, entries: "list[str]", wheels: str, nvcc: bool) -> None:
-        self.major = major
-        self.entries = entries
-        self.wheels = wheels
-        self.nvcc = nvcc
 
 
 class Activation:
@@ -54,26 +26,34 @@ class Activation:
     variables: every environment variable of the activation with its value; empty if nothing was.
     """
 
-    __slots__ = ("code", "major", "reason", "root", "rule", "variables")
+    __slots__ = ("_words", "code", "major", "root", "rule", "variables")
 
     def __init__(
         self,
         rule: int,
         code: str,
-        reason: str,
+        words: str,
         root: "str | None" = None,
         major: "int | None" = None,
         variables: "dict[str, str] | None" = None,
     ) -> None:
         self.rule = rule
         self.code = code
-        self.reason = reason
+        self._words = words  # why nothing was activated; or what is to be said of the root, if anything
         self.root = root
         self.major = major
         self.variables = variables or {}
 
     def __repr__(self) -> str:
         return f"Activation(root={self.root!r}, reason={self.reason!r})"
+
+    @property
+    def reason(self) -> str:
+        """What was activated, with its version, or its major version where that is not known; or why nothing was."""
+        if self.root is None:
+            return f"nothing activated: {self._words}"
+        nvcc = "with nvcc" if self.rule == 3 else "without nvcc"
+        return f"activated CUDA {self.version or self.major} {nvcc}: {self.root}{self._words}"
 
     @property
     def version(self) -> "str | None":
@@ -95,7 +75,6 @@ def startup(sitedir: "str | None") -> None:
         if sitedir and sitedir not in paths:
             paths.insert(0, sitedir)
         activation = decide(os.environ, paths)
-        told = activation.reason
         if activation.root:
             site = sitedir or os.path.dirname(os.path.dirname(activation.root))
             if activation.root != os.environ.get(MARKER):
@@ -104,10 +83,12 @@ def startup(sitedir: "str | None") -> None:
             else:  # what the parent activated, the build may have changed for its children
                 os.environ.setdefault(SITE, site)
     except Exception as error:
-        told = f"nothing activated: {error!r}"
+        activation = Activation(0, "failed", repr(error))
     try:
-        # A .pth file is processed twice in every venv before Python 3.15: say the same thing once.
-        if told != _told and os.environ.get(VERBOSE, "").lower() not in ("", *OFF):
+        if os.environ.get(VERBOSE, "").lower() in ("", *OFF):
+            return
+        told = activation.reason
+        if told != _told:  # a .pth file is processed twice in every venv before Python 3.15: say the same thing once
             _told = told
             # One line, whatever is in a path.
             printable = told if told.isprintable() else told.encode("unicode_escape").decode()
@@ -148,43 +129,39 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
     """
     major, code, complaint = requested_major(environ)
     if code:
-        return _nothing(1, code, complaint)
+        return Activation(1, code, complaint)
     active = environ.get(MARKER, "")
     if not os.path.basename(active).startswith("cu"):  # no root of ours: its bin is not ours to remove from PATH
         active = ""
     compiler = environ.get("CUDACXX")
-    if compiler and not (active and compiler == os.path.join(active, "bin", NVCC)):
-        return _nothing(2, "compiler-chosen", f"CUDACXX chooses {compiler}")
+    if compiler and not (active and compiler == os.path.join(active, "bin", nvcc_name())):
+        return Activation(2, "compiler-chosen", f"CUDACXX chooses {compiler}")
     toolkit = find(paths, major)
     if toolkit is None:
-        return _nothing(5, "no-toolkit", "no CUDA toolkit in this environment")
+        return Activation(5, "no-toolkit", "no CUDA toolkit in this environment")
     rule, name = (3, f"CUDA {toolkit.major} with nvcc") if toolkit.nvcc else (4, f"CUDA {toolkit.major} without nvcc")
     other = "" if toolkit.nvcc else _other_toolkit(environ, active)
     if other:
-        return _nothing(rule, "not-displaced", f"there is {name} in this environment, and {other}")
-    root, note = _root(toolkit, environ)
+        return Activation(rule, "not-displaced", f"there is {name} in this environment, and {other}")
+    root, note = find_or_make(toolkit, environ)
     if not root:
-        return _nothing(rule, "root-not-writable", f"no toolkit root for {name} could be made: {note}")
-    unusable = (frozenset(";") if WINDOWS else UNUSABLE).intersection(root)
+        return Activation(rule, "root-not-writable", f"no toolkit root for {name} could be made: {note}")
+    unusable = (frozenset(";") if _toolkit.WINDOWS else UNUSABLE).intersection(root)
     if unusable:
-        return _nothing(rule, "unusable-path", f"no toolkit works where {min(unusable)!r} is in the path: {root}")
-    if not WINDOWS and os.stat(os.path.join(root, "bin")).st_mode & 0o002:
-        return _nothing(rule, "open-to-others", f"everybody can write to {root}/bin")
+        return Activation(rule, "unusable-path", f"no toolkit works where {min(unusable)!r} is in the path: {root}")
+    if not _toolkit.WINDOWS and os.stat(os.path.join(root, "bin")).st_mode & 0o002:
+        return Activation(rule, "open-to-others", f"everybody can write to {root}/bin")
     variables = dict.fromkeys((MARKER, *ROOT_VARIABLES), root)
     variables["PATH"] = _prepend(environ.get("PATH") or os.defpath, _bin(root), _bin(active))
     variables["CMAKE_PREFIX_PATH"] = _prepend(environ.get("CMAKE_PREFIX_PATH", ""), [root], [active] if active else [])
-    if not WINDOWS:  # so that gcc links -lcuda: nothing but the driver's stubs is there
+    if not _toolkit.WINDOWS:  # so that gcc links -lcuda: nothing but the driver's stubs is there
         variables["LIBRARY_PATH"] = _prepend(environ.get("LIBRARY_PATH", ""), _stubs(root), _stubs(active))
     if toolkit.nvcc:
-        variables["CUDACXX"] = os.path.join(root, "bin", NVCC)
+        variables["CUDACXX"] = os.path.join(root, "bin", nvcc_name())
     for variable, value in variables.items():
         if len(value) > LONGEST:
-            return _nothing(rule, "too-long", f"{variable} would be too long")
-    return Activation(rule, "", f"activated {name}: {root}{note}", root, toolkit.major, variables)
-
-
-def _nothing(rule: int, code: str, why: str) -> Activation:
-    return Activation(rule, code, f"nothing activated: {why}")
+            return Activation(rule, "too-long", f"{variable} would be too long")
+    return Activation(rule, "", note, root, toolkit.major, variables)
 
 
 def requested_major(environ: "Mapping[str, str]") -> "tuple[int | None, str, str]":
@@ -199,116 +176,14 @@ def requested_major(environ: "Mapping[str, str]") -> "tuple[int | None, str, str
     return None, "bad-switch", f"CUDA_BUILD_ACTIVATE={switch!r} is neither a switch nor a CUDA major version"
 
 
-def find(paths: "Iterable[object]", major: "int | None" = None) -> "Toolkit | None":
-    """Find the toolkit on *paths*: of several majors the newest with nvcc, or else the newest; or *major* alone.
-
-    Looks at the file system and never at `nvidia.__path__`: some CUDA 12 wheels ship an `nvidia/__init__.py`, which
-    hides the namespace package's other parts.
-    """
-    entries: dict[tuple[int, int], str] = {}
-    found: dict[int, tuple[bool, str]] = {}
-    for entry in dict.fromkeys(path for path in paths if isinstance(path, str) and os.path.isabs(path)):
-        nvidia = os.path.join(entry, "nvidia")
-        try:
-            names = os.listdir(nvidia)
-        except (OSError, ValueError):  # ValueError: a null character
-            names = []
-        # The one product whose wheel lies outside nvidia/ (cutensor-cu13 2.8.1).
-        if names or os.path.isdir(os.path.join(entry, "cutensor")):
-            # Fedora's venvs have lib64 and lib on sys.path, a link and what it points to.
-            identity = os.stat(entry)
-            if entries.setdefault((identity.st_dev, identity.st_ino), entry) != entry:
-                continue
-        for number, wheels in _toolkits(nvidia, names):
-            if major in (None, number) and not found.get(number, (False,))[0]:
-                nvcc = os.path.isfile(os.path.join(wheels, "bin", NVCC))
-                # pip leaves empty directories behind.
-                if nvcc or (number not in found and os.path.isfile(os.path.join(wheels, "include", HEADER))):
-                    found[number] = nvcc, wheels
-    if not found:
-        return None
-    newest = max(found, key=lambda number: (found[number][0], number))
-    nvcc, wheels = found[newest]
-    return Toolkit(newest, list(entries.values()), wheels, nvcc)
-
-
-def _toolkits(nvidia: str, names: "list[str]") -> "Iterator[tuple[int, str]]":
-    """Each toolkit's major version and directory of components, for the *names* in the directory *nvidia*."""
-    for name in names:
-        directory = os.path.join(nvidia, name)
-        if name.startswith("cu") and name[2:].isdecimal():  # cu13, and not cublas
-            yield int(name[2:]), directory
-        elif name == "cuda_runtime" and not WINDOWS:  # CUDA 11 and 12: a directory per component, and no nvcc
-            try:
-                libraries = os.listdir(os.path.join(directory, "lib"))
-            except OSError:
-                continue
-            for library in libraries:
-                number = library.partition("libcudart.so.")[2].partition(".")[0]
-                if number.isdecimal():
-                    yield int(number), directory
-
-
-def bases(toolkit: Toolkit, environ: "Mapping[str, str]") -> "list[tuple[str, str]]":
-    """The directories that may hold *toolkit*'s root, best first, each with the directory that must be private for it.
-
-    Inside the environment, so that the root dies with it (nothing must be private for that); or in the user's cache.
-    """
-    found = [(os.path.join(toolkit.entries[0], DIRECTORY), "")]
-    cache = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME", ""), ".cache")
-    if os.path.isabs(cache):
-        private = os.path.join(cache, DIRECTORY)
-        found.append((os.path.join(private, _fingerprint(toolkit.entries[:1])), private))
-    return found
-
-
-def root_name(toolkit: Toolkit) -> str:
-    """The name of *toolkit*'s root: what is seen through more `sys.path` entries than one is another root."""
-    name = f"cu{toolkit.major}"
-    return f"{name}-{_fingerprint(toolkit.entries[1:])}" if len(toolkit.entries) > 1 else name
-
-
-def is_private(directory: str) -> bool:
-    """Whether *directory* is this user's own, no link, and closed to everybody else. Raises OSError."""
-    found = os.lstat(directory)
-    return found.st_mode == 0o40700 and found.st_uid == os.geteuid()
-
-
-def is_usable(root: str, entry: str) -> bool:
-    """Whether *root* is there, and as what it was made from, in *entry*."""
-    try:
-        return is_current(root, entry)
-    except (LookupError, OSError, ValueError):
-        return False
-
-
-def _root(toolkit: Toolkit, environ: "Mapping[str, str]") -> "tuple[str, str]":
-    """The directory to activate, made if need be, and what is to be said of it; empty, and why, if there is none."""
-    if WINDOWS:  # there the wheels' own directory has the layout of an installed toolkit
-        return toolkit.wheels, ""
-    name = root_name(toolkit)
-    for base, private in bases(toolkit, environ):
-        root = os.path.join(base, name)
-        if is_usable(root, toolkit.entries[0]) and (not private or is_private(private)):
-            return root, ""
-    from cuda_build_activate import _assemble  # once per environment, and again when its components change
-
-    try:
-        return _assemble.assemble(toolkit, environ), ""
-    except OSError as error:
-        if toolkit.nvcc:
-            return toolkit.wheels, f" (the wheels' own directory: no toolkit root could be made: {error})"
-        return "", str(error)
-
-
 def _other_toolkit(environ: "Mapping[str, str]", active: str) -> str:
     """What a toolkit without a compiler must not displace, in words; empty if there is nothing."""
     for name in ROOT_VARIABLES:
         if environ.get(name, active) not in ("", active):
             return f"{name}={environ[name]}"
     for directory in environ.get("PATH", "").split(os.pathsep):
-        if directory and os.path.isfile(os.path.join(directory, NVCC)):
-            return os.path.join(directory, NVCC)
+        if directory and os.path.isfile(os.path.join(directory, nvcc_name())):
+            return os.path.join(directory, nvcc_name())
     return ""
 
 
@@ -316,7 +191,7 @@ def _bin(root: str) -> "list[str]":
     if not root:
         return []
     directory = os.path.join(root, "bin")
-    if WINDOWS:  # the DLLs lie one level down (nvidia-cublas 13)
+    if _toolkit.WINDOWS:  # the DLLs lie one level down (nvidia-cublas 13)
         dlls = [os.path.join(directory, machine) for machine in ("x86_64", "arm64")]
         return [directory, *(path for path in dlls if os.path.isdir(path))]
     return [directory]
@@ -332,8 +207,3 @@ def _prepend(value: str, new: "list[str]", old: "list[str]") -> str:
     if new == old and new[0] in entries:
         return value
     return os.pathsep.join([*new, *(entry for entry in entries if entry not in new and entry not in old)])
-
-
-def _fingerprint(paths: "list[str]") -> str:
-    # hash() differs from run to run, and hashlib would be an import.
-    return format(int.from_bytes(os.fsencode("\0".join(paths)), "big") % (2**61 - 1), "x")

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Union
 
 import cuda_build_activate
-from cuda_build_activate import MARKER, ROOT_VARIABLES, UNUSABLE, _activate
-from cuda_build_activate._activate import NVCC, Activation, Toolkit, decide, find
-from cuda_build_activate._assemble import components, minor_version, plan, versions
+from cuda_build_activate import MARKER, ROOT_VARIABLES, UNUSABLE, _toolkit
+from cuda_build_activate._activate import Activation, decide, requested_major
+from cuda_build_activate._assemble import plan
+from cuda_build_activate._toolkit import Toolkit, components, find, minor_version, nvcc_name, versions
 
 # What nvcc opens in the middle of a compilation, and the wheel that has it.
 REQUIRED = (
@@ -91,8 +92,8 @@ def findings(environ: Union[Mapping[str, str], None] = None, paths: Union[Iterab
     environ = os.environ if environ is None else environ
     paths = list(sys.path if paths is None else paths)
     activation = decide(environ, paths)
-    toolkit = find(paths, _activate.requested_major(environ)[0])
-    found = [*_choices(activation), *_toolkit(activation, toolkit)]
+    toolkit = find(paths, requested_major(environ)[0])
+    found = [*_choices(activation), *_components(activation, toolkit)]
     if toolkit and activation.root:
         found += [*_root(activation, toolkit), *_ambient(environ, activation)]
         if toolkit.nvcc:
@@ -108,7 +109,7 @@ def _choices(activation: Activation) -> Iterator[Finding]:
         yield Finding(activation.code, severity, activation.reason, why, remedy)
 
 
-def _toolkit(activation: Activation, toolkit: Union[Toolkit, None]) -> Iterator[Finding]:
+def _components(activation: Activation, toolkit: Union[Toolkit, None]) -> Iterator[Finding]:
     if toolkit is None:
         seen = "there is no CUDA toolkit in this environment"
         remedy = 'add "cuda-toolkit[nvcc,cudart,cccl]==13.*" to build-system.requires'
@@ -175,10 +176,10 @@ def _mixed(toolkit: Toolkit) -> Iterator[Finding]:
 
 def _root(activation: Activation, toolkit: Toolkit) -> Iterator[Finding]:
     root = activation.root or ""
-    if root == toolkit.wheels and not _activate.WINDOWS:
+    if root == toolkit.wheels and not _toolkit.WINDOWS:
         why = "the wheels' own directory is used: nvcc works, find_package(CUDAToolkit) does not"
         yield Finding("root-not-writable", "error", activation.reason, why, NOT_WRITABLE)
-    elif not _activate.WINDOWS:
+    elif not _toolkit.WINDOWS:
         try:
             places = [place for place in plan(toolkit) if not os.path.exists(os.path.join(root, place))]
         except OSError as error:
@@ -195,8 +196,8 @@ def _ambient(environ: Mapping[str, str], activation: Activation) -> Iterator[Fin
     root = activation.root or ""
     # What the hook has not set in this environment: in a child of an activated build, the build's own changes.
     child = environ.get(MARKER) == root
-    seen = shutil.which(NVCC, path=environ.get("PATH") if child else activation.variables["PATH"])
-    if activation.rule == 3 and seen != os.path.join(root, "bin", NVCC):
+    seen = shutil.which(nvcc_name(), path=environ.get("PATH") if child else activation.variables["PATH"])
+    if activation.rule == 3 and seen != os.path.join(root, "bin", nvcc_name()):
         why = "what looks for nvcc on PATH uses that one, and the rest of the toolkit from here"
         yield Finding("other-nvcc", "error", f"{seen} comes first on PATH", why, f"put {root}/bin before it")
     if child:
@@ -224,7 +225,7 @@ def _holds_a_toolkit(directory: str) -> bool:
 
 
 def _host_compiler(environ: Mapping[str, str], root: str) -> Iterator[Finding]:
-    if _activate.WINDOWS:
+    if _toolkit.WINDOWS:
         return
     compiler = environ.get("NVCC_CCBIN") or "gcc"
     if os.path.isdir(compiler):
@@ -249,7 +250,7 @@ def _host_compiler(environ: Mapping[str, str], root: str) -> Iterator[Finding]:
 
 def _hook(activation: Activation) -> Iterator[Finding]:
     """Whether this interpreter's startup file did its work; where not, why."""
-    here = os.path.dirname(os.path.dirname(os.path.abspath(_activate.__file__)))
+    here = os.path.dirname(os.path.dirname(os.path.abspath(cuda_build_activate.__file__)))
     copies = [entry for entry in sys.path if os.path.isdir(os.path.join(entry, "cuda_build_activate"))]
     if len({os.path.realpath(entry) for entry in copies}) > 1:
         seen = f"cuda_build_activate is in {' and in '.join(copies)}"
@@ -286,7 +287,7 @@ def prove(activation: Activation, environ: Mapping[str, str]) -> Iterator[Union[
     if activation.rule != 3 or activation.root is None:
         yield Finding("not-compiled", "error", "there is no nvcc to try", activation.reason, "see the other findings")
         return
-    nvcc = os.path.join(activation.root, "bin", NVCC)
+    nvcc = os.path.join(activation.root, "bin", nvcc_name())
     # What was done, the program, options, and what the file that comes of it holds then.
     steps = [
         (
