@@ -1,7 +1,7 @@
 """What an ELF file says of itself: the libraries that it needs, where it looks for them, and its device code."""
 
 import os
-from typing import IO, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
@@ -45,12 +45,15 @@ def _read(file: IO[bytes]) -> Elf:
         if segment["p_offset"] + segment["p_filesz"] > size:
             raise ValueError("the file is cut short")
         for tag in cast("DynamicSegment", segment).iter_tags():
-            if tag.entry.d_tag == "DT_NEEDED":
-                needed.append(tag.needed)
-            elif tag.entry.d_tag == "DT_SONAME":
-                soname = tag.soname
-            elif tag.entry.d_tag in ("DT_RPATH", "DT_RUNPATH"):
-                paths[tag.entry.d_tag] = tag.rpath if tag.entry.d_tag == "DT_RPATH" else tag.runpath
+            kind, value = tag.entry.d_tag, cast(Any, tag)  # with an attribute named after its kind
+            if kind == "DT_NEEDED":
+                needed.append(value.needed)
+            elif kind == "DT_SONAME":
+                soname = value.soname
+            elif kind == "DT_RPATH":
+                paths[kind] = value.rpath
+            elif kind == "DT_RUNPATH":
+                paths[kind] = value.runpath
     device_code = {
         entry
         for section in elf.iter_sections()

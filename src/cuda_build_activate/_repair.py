@@ -27,8 +27,8 @@ class UnrepairableError(Exception):
 def repair(path: str, directory: str, progress: Progress) -> tuple[str, list[str]]:
     """Write the mended wheel *path* into *directory*; return its path there, and what was changed.
 
-    The wheel itself stays as it is. What is written passes `audit()`, or nothing is. Raises UnreadableError, UnrepairableError,
-    and OSError where nothing can be written.
+    The wheel itself stays as it is. What is written passes `audit()`, or nothing is written. Raises UnreadableError,
+    UnrepairableError, and OSError where nothing can be written.
     """
     report = _audit.audit(_wheel.read_wheel(path, progress))
     run_paths = {file: wanted for file, wanted in _run_paths(report) if wanted != list(file.elf.run_path)}
