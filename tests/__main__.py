@@ -1,4 +1,9 @@
-"""Run the tests with all that they need: ``python3 tests [PYTEST-ARGUMENT ...]``."""
+"""Run the tests with all that they need: ``python3 tests [--all] [PYTEST-ARGUMENT ...]``.
+
+Without ``--all``: what needs no network, and real builds of the example by pip and by uv.
+``python3 tests --lock`` renews the versions of what the tests install, in tests/locks.
+``python3 tests --news`` says what the index has of the toolkit that the tests, or the package, do not know.
+"""
 
 import os
 import subprocess
@@ -6,7 +11,8 @@ import sys
 import venv
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parent
+PROJECT = TESTS.parent
 ENVIRONMENT = PROJECT / ".venv"
 
 python = ENVIRONMENT / "bin" / "python"
@@ -16,7 +22,16 @@ if not (ENVIRONMENT / "bin" / "pip").exists():
     except subprocess.CalledProcessError:
         sys.exit("This Python has no ensurepip; on Debian and Ubuntu: apt install python3-venv")
 pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-subprocess.run([*pip, "--upgrade", "pip>=25.1"], cwd=PROJECT, check=True)  # the first with --group
-subprocess.run([*pip, "--group", "test", "."], cwd=PROJECT, check=True)
+pip += ["--constraint", str(TESTS / "locks" / "environment.txt")]
+subprocess.run([*pip, "pip"], check=True)  # --group is newer than many
+subprocess.run([*pip, "--group", "test"], cwd=PROJECT, check=True)
+subprocess.run([*pip, "--no-deps", "--no-build-isolation", "."], cwd=PROJECT, check=True)
+
 os.chdir(PROJECT)
-os.execv(python, [str(python), "-m", "pytest", *sys.argv[1:]])
+arguments = sys.argv[1:]
+if arguments[:1] in (["--lock"], ["--news"]):
+    os.execv(python, [str(python), str(TESTS / f"{arguments[0][2:]}.py"), *arguments[1:]])
+selected = [] if "--all" in arguments else ["-m", "not everything"]
+given = [argument for argument in arguments if argument != "--all"]
+# A test at a time on each processor, and whoever is done takes over from the others.
+os.execv(python, [str(python), "-m", "pytest", "--numprocesses=auto", "--dist=worksteal", *selected, *given])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
@@ -11,15 +10,31 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Union
 
-import coverage
+import hermetic
 import pytest
 from filelock import FileLock
+from lock import BUILD_TOOLS
+from toolkits import (
+    INCOMPLETE,
+    MIXED,
+    NEWEST,
+    OLDEST_OF_THE_EXTRA,
+    PRODUCTS,
+    TOOLKITS,
+    WITHOUT_NVCC,
+    lock,
+    release_lock,
+)
 
 pytest.register_assert_rewrite("faults")
+
+MACHINE = hermetic.isolate()  # what the machine says of where to fetch from; nothing else may use it
 
 PROJECT = Path(__file__).parent.parent
 Argument = Union[str, "os.PathLike[str]"]
@@ -28,19 +43,6 @@ Argument = Union[str, "os.PathLike[str]"]
 SETPRIV = shutil.which("setpriv") or "setpriv"
 WITHOUT_PRIVILEGE = [SETPRIV, "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 
-NEWEST = "13.4.3"
-# The last of each minor version: components have moved between them.
-TOOLKITS = ("13.0.3.0", "13.1.2.0", "13.2.2", "13.3.1", NEWEST)
-MINIMAL = f"cuda-toolkit[nvcc,cudart,cccl]=={NEWEST}"
-OLDEST_OF_THE_EXTRA = "13.2.1"
-# The headers include some of CCCL, and of crt, which CUDA 12 has in the wheel of nvcc, without an nvcc.
-WITHOUT_NVCC = (
-    "cuda-toolkit[cccl,cublas,cudart,nvcc]==11.8.0",
-    "cuda-toolkit[cccl,cublas,cudart,nvcc]==12.9.1",
-    f"cuda-toolkit[cccl,cublas,cudart,crt]=={NEWEST}",
-)
-MIXED = "13.0.2"  # its extra nvcc leaves crt and nvvm unpinned
-INCOMPLETE = "13.0.0"  # its extra nvcc lacks crt and nvvm
 VARIABLES = {
     "CUDA_BUILD_ACTIVATE_ROOT",
     "CUDA_BUILD_ACTIVATE_SITE",
@@ -55,27 +57,25 @@ VARIABLES = {
     "LIBRARY_PATH",
 }
 
-PRODUCTS = ("nvidia-cudnn-cu13", "nvidia-nccl-cu13", "nvidia-nvshmem-cu13", "cutensor-cu13")
-BUILD_TOOLS = (
-    "scikit-build-core",
-    "cmake",
-    "cmake==3.25.*",
-    "ninja",
-    "meson",
-    "numpy",
-    "pytest",
-    "pip",
-    "hatchling",
-    "hatch-autorun",
-    "setuptools",
-    "pybind11",
-    "scikit-build",
-    "py-build-cmake",
-    "meson-python",
-    "Cython",
-    "nanobind",
-    "cuda-pathfinder",
-)
+# By name: what is fetched together, each with the lock that has its versions. Only those of the example are fetched for
+# the quick part.
+SETS: dict[str, list[tuple[tuple[str, ...], Path]]] = {
+    "example": [
+        ((f"cuda-toolkit[cccl,cublas,cudart,cuobjdump,nvcc]=={NEWEST}",), release_lock(NEWEST)),
+        (("cmake", "ninja", "scikit-build-core", "hatchling", "hatch-autorun", "pytest"), lock("tools")),
+    ],
+    "all": [
+        ((f"cuda-toolkit[all]=={NEWEST}", *PRODUCTS, "nvidia-cuda-cuobjdump"), release_lock(NEWEST)),
+        *(
+            ((f"cuda-toolkit[cccl,cudart,nvcc]=={version}",), release_lock(version))
+            for version in (*TOOLKITS, OLDEST_OF_THE_EXTRA, MIXED, INCOMPLETE)
+            if version != NEWEST
+        ),
+        *(((requirement,), release_lock(requirement.partition("==")[2])) for requirement in WITHOUT_NVCC),
+        (BUILD_TOOLS, lock("tools")),
+        (("cmake==3.25.*",), lock("cmake-3.25")),
+    ],
+}
 
 
 def run(command: Sequence[Argument], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
@@ -111,13 +111,15 @@ class VEnv:
 
     def _measure_coverage(self) -> None:
         """Let each interpreter start coverage before all other startup files, with no trace of where it is."""
+        import coverage
+
         directory = os.path.dirname(os.path.dirname(coverage.__file__))
         start = f'(sys.path.append({directory!r}), __import__("coverage").process_startup(), sys.path.pop())'
         (self.site / "0_coverage.pth").write_text(f'import sys; "coverage" in sys.modules or {start}\n')
 
     def at(self, path: Path) -> VEnv:
         """This environment, after it was moved or copied to *path*."""
-        moved = copy.copy(self)
+        moved = copy(self)
         moved.path = path
         moved.python = path / self.python.relative_to(self.path)
         moved.site = path / self.site.relative_to(self.path)
@@ -204,6 +206,21 @@ def make_toolkit(site: Path, *, nvcc: bool = True, directory: str = "cu13") -> P
     return toolkit
 
 
+def make_wheel(directory: Path, name: str, version: str, files: Mapping[str, str], *fields: str) -> Path:
+    """Write a small wheel, with *fields* in its metadata besides, and return the path."""
+    stem = f"{name.replace('-', '_')}-{version}"
+    wheel = directory / f"{stem}-py3-none-any.whl"
+    info = {
+        "METADATA": "\n".join(["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *fields, ""]),
+        "WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "RECORD": "",
+    }
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, content in {**files, **{f"{stem}.dist-info/{path}": text for path, text in info.items()}}.items():
+            archive.writestr(path, content)
+    return wheel
+
+
 def script(path: Path, text: str) -> Path:
     """Write an executable shell script."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,19 +241,6 @@ def without_cuda() -> list[str]:
         for path in there
     ]
     return ["unshare", "-m", "sh", "-ec", f'{"; ".join(mounts)}; exec "$@"', "sh"]
-
-
-def clean_environ() -> dict[str, str]:
-    """This process's environment without anything of CUDA's, and with a PATH on which there is no nvcc."""
-    environ = {
-        name: value
-        for name, value in os.environ.items()
-        if "CUDA" not in name.upper()
-        and not name.startswith(("PIP_", "UV_", "PYTHON", "VIRTUAL_ENV", "CMAKE_", "LIBRARY_PATH"))
-    }
-    path = environ["PATH"].split(os.pathsep)
-    environ["PATH"] = os.pathsep.join(entry for entry in path if entry and not (Path(entry) / "nvcc").exists())
-    return environ
 
 
 @pytest.fixture(scope="session")
@@ -281,7 +285,8 @@ def environ(clean: dict[str, str], tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def clean() -> dict[str, str]:
-    return clean_environ()
+    """An environment without anything of CUDA's."""
+    return dict(os.environ)
 
 
 @pytest.fixture
@@ -299,32 +304,21 @@ def hostile(tmp_path: Path, clean: dict[str, str]) -> dict[str, str]:
     return {**clean, **toolkit, "PATH": f"{decoy}/bin{os.pathsep}{os.environ['PATH']}"}
 
 
-@pytest.fixture(scope="session")
-def wheelhouse(pytestconfig: pytest.Config) -> Path:
-    """A directory with every wheel that the tests install, fetched once and kept in pytest's cache."""
-    sets: list[tuple[str, ...]] = [
-        (f"cuda-toolkit[all]=={NEWEST}", *PRODUCTS, "nvidia-cuda-cuobjdump"),
-        *(
-            (f"cuda-toolkit[cccl,cudart,nvcc]=={version}",)
-            for version in (*TOOLKITS, OLDEST_OF_THE_EXTRA, MIXED, INCOMPLETE)
-            if version != NEWEST
-        ),
-        *((requirement,) for requirement in WITHOUT_NVCC),
-        *((tool,) for tool in BUILD_TOOLS),
-    ]
-    directory = Path(pytestconfig.cache.mkdir("wheelhouse"))
+def fetch(name: str, config: pytest.Config) -> Path:
+    """Fetch the wheels of a set, once, into a directory in pytest's cache, and return that."""
+    directory = Path(config.cache.mkdir("wheelhouse"))
     with FileLock(directory / ".lock"):
-        for requirements in sets:
-            fetched = directory / f".{hashlib.sha256(' '.join(requirements).encode()).hexdigest()[:16]}"
+        for requirements, versions in SETS[name]:
+            wanted = f"{' '.join(requirements)} {versions.read_text()}"
+            fetched = directory / f".{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
             if not fetched.exists():
                 command: list[Argument] = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", directory]
-                run([*command, "--only-binary", ":all:", *requirements])
+                run([*command, "--only-binary", ":all:", "--constraint", versions, *requirements], env=MACHINE)
                 fetched.touch()
     return directory
 
 
-@pytest.fixture(scope="session")
-def offline(wheelhouse: Path, wheel: Path, pytestconfig: pytest.Config) -> dict[str, str]:
+def index_of(wheelhouse: Path, wheel: Path, config: pytest.Config) -> dict[str, str]:
     """The variables by which pip and uv install what the tests have fetched and the wheel under test, nothing else."""
     directories = (str(wheelhouse), str(wheel.parent))
     return {
@@ -333,8 +327,34 @@ def offline(wheelhouse: Path, wheel: Path, pytestconfig: pytest.Config) -> dict[
         "UV_OFFLINE": "1",  # uv reads no variable for --no-index
         "UV_FIND_LINKS": ",".join(directories),
         # Several GB, which go with the checkout.
-        "UV_CACHE_DIR": str(pytestconfig.cache.mkdir("uv")),
+        "UV_CACHE_DIR": str(config.cache.mkdir("uv")),
     }
+
+
+@pytest.fixture(scope="session")
+def for_the_example(wheel: Path, pytestconfig: pytest.Config) -> dict[str, str]:
+    """As `offline`, with no more than the example needs."""
+    return index_of(fetch("example", pytestconfig), wheel, pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def cuobjdump(for_the_example: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program that shows the device code in a file."""
+    made = VEnv(tmp_path_factory.mktemp("cuobjdump") / "venv")
+    made.install("nvidia-cuda-cuobjdump", index=for_the_example)
+    return made.site / "nvidia" / "cu13" / "bin" / "cuobjdump"
+
+
+@pytest.fixture(scope="session")
+def wheelhouse(pytestconfig: pytest.Config) -> Path:
+    """A directory with every wheel that the tests install."""
+    return fetch("all", pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def offline(wheelhouse: Path, wheel: Path, pytestconfig: pytest.Config) -> dict[str, str]:
+    """The variables by which pip and uv install what the tests have fetched and the wheel under test, nothing else."""
+    return index_of(wheelhouse, wheel, pytestconfig)
 
 
 @pytest.fixture(scope="session")
@@ -358,26 +378,33 @@ def block(start: str) -> str:
     return found
 
 
-def minor_version(version: str) -> str:
-    return ".".join(version.split(".")[:2])
-
-
-FAULTS: dict[str, str] = {}  # by the tests that provoke them
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--unlocked", action="append", metavar="RELEASE", help="survey these releases, which the tests do not know yet"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    MACHINE.update(getattr(config, "workerinput", {}).get("machine", {}))
     # mutants.py: where several sessions end at once, pytest fails to remove the same dead link twice.
     if os.environ.get("MUTANT_UNDER_TEST"):
         config.option.basetemp = os.path.join(tempfile.gettempdir(), f"{os.getpid()}")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: object) -> None:
+    """Tell a worker of pytest-xdist, whose environment is isolated already, what the machine's is."""
+    node.workerinput["machine"] = MACHINE  # type: ignore[attr-defined]  # that plugin's
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     passed, others = (
         {
-            FAULTS[report.nodeid]
+            value
             for outcome in some
             for report in terminalreporter.stats.get(outcome, [])
-            if report.nodeid in FAULTS
+            for name, value in report.user_properties
+            if name == "fault"
         }
         for some in (["passed"], ["failed", "error", "skipped"])
     )
@@ -386,10 +413,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the network, and run the quick tests first."""
+    """Mark what fetches, and run the quick tests first."""
     for item in items:
-        if "wheelhouse" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "wheelhouse" in fixtures:
+            item.add_marker("everything")
+        if {"wheelhouse", "for_the_example"}.intersection(fixtures) or item.get_closest_marker("everything"):
             item.add_marker("network")
-        for marker in item.iter_markers("fault"):
-            FAULTS[item.nodeid] = marker.args[0]
-    items.sort(key=lambda item: "network" in item.keywords)
+        item.user_properties += [("fault", marker.args[0]) for marker in item.iter_markers("fault")]
+    items.sort(key=lambda item: ("network" in item.keywords, "everything" in item.keywords))

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from conftest import run
+from conftest import MACHINE, run
+from toolkits import number, release_lock
 
 # Each platform with uv's name for it. What `pip --platform` selects will not do: pip evaluates the markers of the
 # requirements for the platform that it runs on.
@@ -45,27 +46,23 @@ MARKERS_SAY_SO = (13, 2, 1)
 _TAIL = 1 << 16
 
 
-def number(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
+def resolve(
+    requirements: Sequence[str], platform: str, constraints: Path | None = None, without: Sequence[str] = ()
+) -> list[str]:
+    """The URLs of the wheels that *requirements* resolve to on *platform*, leaving out the projects in *without*.
 
-
-def releases() -> list[str]:
-    """Every release of the metapackage, oldest first."""
-    printed = run([sys.executable, "-m", "pip", "index", "versions", "cuda-toolkit", "--json"])
-    found = re.search(r"^\{.*\}$", printed, re.MULTILINE)
-    assert found, printed
-    return sorted(json.loads(found[0])["versions"], key=number)
-
-
-def resolve(requirements: Sequence[str], platform: str, without: Sequence[str] = ()) -> list[str]:
-    """The URLs of the wheels that *requirements* resolve to on *platform*, leaving out the projects in *without*."""
+    constraints: the versions to take, by default the newest on the index.
+    """
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "requirements.in").write_text("\n".join(requirements))
         (Path(directory) / "overrides.txt").write_text("\n".join(f"{name}; python_version < '3'" for name in without))
         command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--only-binary", ":all:"]
         options = ["--python-platform", PLATFORMS[platform], "--override", "overrides.txt", "--format", "pylock.toml"]
-        printed = run([*command, *options, "requirements.in"], cwd=Path(directory))
-    return re.findall(r'\burl = "([^"]+\.whl)"', printed)
+        options += ["--constraints", str(constraints)] if constraints else []
+        printed = run([*command, *options, "requirements.in"], env=MACHINE, cwd=Path(directory))
+        urls = re.findall(r'\burl = "([^"]+\.whl)"', printed)
+        paths = re.findall(r'\bpath = "([^"]+\.whl)"', printed)  # of an index that is a directory
+        return urls + [(Path(directory) / path).resolve().as_uri() for path in paths]
 
 
 def file_name(url: str) -> str:
@@ -79,17 +76,23 @@ def files(urls: Sequence[str], cache: Path) -> dict[str, str]:
     return {path: file_name(url) for url, paths in zip(urls, lists) for path in paths if not path.endswith("/")}
 
 
-def survey(platform: str, cache: Path, products: Sequence[str] = ()) -> Mapping[str, dict[str, str]]:
-    """The files of every release of the toolkit on *platform*, oldest first; the newest's with those of *products*."""
+def survey(
+    platform: str, cache: Path, releases: Sequence[str], products: Sequence[str] = (), *, locked: bool = True
+) -> Mapping[str, dict[str, str]]:
+    """The files of each of *releases* of the toolkit on *platform*; the last one's with those of *products*.
+
+    Not *locked*: of the newest components on the index, where a release leaves their versions open.
+    """
 
     def one(version: str) -> list[str]:
         without = WITHOUT_WHEEL.get(platform, []) if number(version) < MARKERS_SAY_SO else []
-        beside = products if version == versions[-1] else ()
-        return resolve([f"cuda-toolkit[all]=={version}", *beside], platform, without)
+        beside = products if version == releases[-1] else ()
+        constraints = release_lock(version) if locked else None
+        return resolve([f"cuda-toolkit[all]=={version}", *beside], platform, constraints, without)
 
-    versions = [version for version in releases() if number(version) >= FIRST[platform]]
+    there = [version for version in releases if number(version) >= FIRST[platform]]
     with ThreadPoolExecutor(4) as executor:
-        resolved = dict(zip(versions, executor.map(one, versions)))
+        resolved = dict(zip(there, executor.map(one, there)))
     files(sorted({url for urls in resolved.values() for url in urls}), cache)  # all at once, most are in several
     return {version: files(urls, cache) for version, urls in resolved.items()}
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import NEWEST, Argument, VEnv, minor_version, run
+from conftest import Argument, VEnv, run
+from toolkits import NEWEST, minor_version
 
 PACKAGES = Path(__file__).parent / "packages"
 FRONT_ENDS = {
@@ -98,12 +99,11 @@ def test_a_project_does_no_more_than_list_the_package(name: str) -> None:
 @pytest.mark.parametrize("front_end", FRONT_ENDS)
 @pytest.mark.parametrize("name", PROJECTS)
 def test_a_build_finds_the_toolkit_of_its_environment(
-    name: str, front_end: str, index: dict[str, str], offline: dict[str, str], full: VEnv, tmp_path: Path
+    name: str, front_end: str, index: dict[str, str], offline: dict[str, str], cuobjdump: Path, tmp_path: Path
 ) -> None:
     wheel = build(name, front_end, index, tmp_path)
     installed = VEnv(tmp_path / "installed")
     installed.install(wheel, index=offline)
-    cuobjdump = full.site / "nvidia" / "cu13" / "bin" / "cuobjdump"
     for module, libraries in PROJECTS[name].modules.items():
         (binary,) = installed.site.glob(f"{module.replace('.', '/')}.*.so")
         dynamic = run(["readelf", "-d", binary])

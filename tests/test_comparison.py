@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import MINIMAL, NEWEST, PROJECT, TOOLKITS, VEnv, clean_environ, minor_version, run, without_cuda
+from conftest import MACHINE, PROJECT, VEnv, run, without_cuda
 from filelock import FileLock
 from test_readme import in_order
+from toolkits import MINIMAL, NEWEST, TOOLKITS, minor_version
 
 PAGE = (PROJECT / "docs" / "comparison.md").read_text()
 TILELANG = "tilelang==0.1.14"
-MACHINE = "/opt/cuda-13.0"  # where the page has the toolkit that is installed on the machine
+OPT = "/opt/cuda-13.0"  # where the page has the toolkit that is installed on the machine
 
 # By the page's headings. What a project lists besides the toolkit: two packages are made here.
 INSTALLED, MODULE = "Installed on the machine", "tilelang's module"
@@ -173,9 +174,7 @@ def commands(heading: str) -> list[tuple[str, str]]:
 
 def parse(command: str) -> Command:
     """What a command of the page's builds."""
-    found = re.fullmatch(
-        rf"(PATH={MACHINE}/bin:\$PATH CUDA_HOME={MACHINE} )?(?:(uv) build|(pip) wheel) (.*-v )?(\w+)", command
-    )
+    found = re.fullmatch(rf"(PATH={OPT}/bin:\$PATH CUDA_HOME={OPT} )?(?:(uv) build|(pip) wheel) (.*-v )?(\w+)", command)
     assert found, command
     machine, uv, pip, options, project = found.groups()
     return Command(project, uv or pip, (options or "").replace("-v ", "").strip(), bool(machine))
@@ -200,7 +199,7 @@ def module(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         sdist = wheelhouse / f"{TILELANG.replace('==', '-')}.tar.gz"
         if not sdist.exists():
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "tilelang"]
-            run([*command, "--dest", wheelhouse, TILELANG])
+            run([*command, "--dest", wheelhouse, TILELANG], env=MACHINE)
     directory = tmp_path_factory.mktemp("tilelang")
     with tarfile.open(sdist) as archive:
         for member in archive:
@@ -258,7 +257,7 @@ def build(
             f"[build-system]\nrequires = {requires}\nbuild-backend = '{backend}'\n"
             "[project]\nname = 'probe'\nversion = '1'\n"
         )
-        environ = {**clean_environ(), **offline}
+        environ = {**os.environ, **offline}
         environ["PIP_FIND_LINKS"] += f" {made_here}"
         environ["UV_FIND_LINKS"] += f",{made_here}"
         if command.machine:
@@ -277,7 +276,7 @@ def build(
             capture_output=True,
             check=False,
         )
-        log = (done.stdout + done.stderr).decode(errors="replace").replace(str(installed), MACHINE)
+        log = (done.stdout + done.stderr).decode(errors="replace").replace(str(installed), OPT)
         if done.returncode:
             assert any(failure in log for failure in FAILURES), log
         if done.returncode or command.project in QUESTION:
@@ -290,7 +289,7 @@ def build(
         with zipfile.ZipFile(wheel) as archive:
             (binary,) = (archive.extract(name, directory) for name in archive.namelist() if name.endswith(".so"))
         assert ("libcudart.so.13" in run(["readelf", "-d", binary])) == (command.project in SHARED)
-        if root == MACHINE:
+        if root == OPT:
             return Outcome(minor_version(TOOLKITS[0]), log)
         assert re.search(r"/site-packages/(nvidia|cuda-build-activate)/cu13$", root)
         assert not Path(root).exists(), "the root outlived its build environment"

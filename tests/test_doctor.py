@@ -10,7 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import INCOMPLETE, MIXED, NEWEST, PROJECT, WITHOUT_NVCC, VEnv, make_toolkit, minor_version, run, script
+from conftest import PROJECT, VEnv, make_toolkit, run, script
+from toolkits import INCOMPLETE, MIXED, NEWEST, WITHOUT_NVCC, minor_version
 
 from cuda_build_activate import _doctor
 

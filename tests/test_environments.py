@@ -11,8 +11,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import NEWEST, Argument, VEnv, minor_version, run
+from conftest import Argument, VEnv, run
 from faults import ACTIVATED, CHARACTERS, fault, places, probe
+from toolkits import NEWEST, minor_version
 
 KERNEL = (
     "#include <cuda_fp16.h>\n__global__ void kernel(__half *p) { *p = 1; }\nint main() { kernel<<<1, 1>>>(nullptr); }\n"

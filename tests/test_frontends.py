@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import NEWEST, PROJECT, SETPRIV, VEnv, minor_version, run
+from conftest import PROJECT, SETPRIV, VEnv, run
 from faults import ACTIVATED, fault
+from toolkits import NEWEST, minor_version
 
 Command = Callable[[Path, Path], list[str]]
 UV = [sys.executable, "-m", "uv", "build", "--wheel", "--verbose"]
@@ -38,25 +39,28 @@ FRONT_ENDS: dict[str, Command] = {
 
 
 @pytest.fixture
-def index(offline: dict[str, str], hostile: dict[str, str]) -> dict[str, str]:
+def index(for_the_example: dict[str, str], hostile: dict[str, str]) -> dict[str, str]:
     """A hostile environment in which front ends install what the tests have fetched, and nothing else."""
-    return {**hostile, **offline, "CUDAARCHS": "86"}
+    return {**hostile, **for_the_example, "CUDAARCHS": "86"}
 
 
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
+@pytest.mark.parametrize(
+    "front_end",
+    [pytest.param(name, marks=[pytest.mark.everything] * (name not in ("pip", "uv"))) for name in FRONT_ENDS],
+)
 def test_the_example_is_built_by_the_toolkit_of_its_build_environment(
-    front_end: str, index: dict[str, str], full: VEnv, tmp_path: Path
+    front_end: str, index: dict[str, str], cuobjdump: Path, tmp_path: Path
 ) -> None:
     project = shutil.copytree(PROJECT / "examples" / "skbuild", tmp_path / "project")
-    check(run(FRONT_ENDS[front_end](project, tmp_path / "out"), env=index, cwd=tmp_path), tmp_path / "out", full)
+    check(run(FRONT_ENDS[front_end](project, tmp_path / "out"), env=index, cwd=tmp_path), tmp_path / "out", cuobjdump)
 
 
-def check(log: str, out: Path, full: VEnv) -> str:
+def check(log: str, out: Path, cuobjdump: Path) -> str:
     """Check what a front end built into *out*, saying *log*; return the toolkit root that was used."""
     found = dict(re.findall(r"skbuild-demo: (\w+) = (.*)", log))
     root: str = found["toolkit"]
     assert re.fullmatch(r".*/site-packages/cuda-build-activate/cu13", root)
-    assert not root.startswith((str(full.path), sys.prefix))
+    assert not root.startswith(sys.prefix)
     assert not Path(root).exists(), "the root outlived its build environment"
     assert found["nvcc"] == f"{root}/bin/nvcc"
     assert found["cudart"] in (f"{root}/lib64/libcudart.so", f"{root}/lib/libcudart.so")
@@ -69,14 +73,14 @@ def check(log: str, out: Path, full: VEnv) -> str:
     dynamic = run(["readelf", "-d", library])
     assert {"libcudart.so.13", "libcublas.so.13"} <= set(re.findall(r"NEEDED.*\[(.*)\]", dynamic))
     assert re.findall(r"(?:RUNPATH|RPATH).*\[(.*)\]", dynamic) == ["$ORIGIN/../nvidia/cu13/lib"]
-    cuobjdump = full.site / "nvidia" / "cu13" / "bin" / "cuobjdump"
     assert set(re.findall(r"\.(sm_\d+)\.cubin", run([cuobjdump, "--list-elf", library]))) == {"sm_86"}
     assert f"Cuda compilation tools, release {minor_version(NEWEST)}" in run([cuobjdump, "--dump-elf", library])
     return root
 
 
 @fault("front ends", "four builds at once, with one cache that is empty", ACTIVATED)
-def test_four_builds_at_once(index: dict[str, str], full: VEnv, tmp_path: Path) -> None:
+@pytest.mark.everything
+def test_four_builds_at_once(index: dict[str, str], cuobjdump: Path, tmp_path: Path) -> None:
     environ = {
         **index,
         "UV_CACHE_DIR": str(tmp_path / "cache" / "uv"),
@@ -91,13 +95,14 @@ def test_four_builds_at_once(index: dict[str, str], full: VEnv, tmp_path: Path) 
             builds.append((place, subprocess.Popen(command, env=environ, cwd=place, stdout=log, stderr=log)))
     for place, build in builds:
         assert build.wait() == 0, (place / "log").read_text()
-        roots.add(check((place / "log").read_text(), place / "out", full))
+        roots.add(check((place / "log").read_text(), place / "out", cuobjdump))
     assert len(roots) == 4
 
 
 @pytest.mark.parametrize("front_end", ["pip", "uv"])
 @fault("front ends", "a user without a home directory, by pip and by uv", ACTIVATED)
-def test_no_home_directory(front_end: str, index: dict[str, str], wheel: Path, full: VEnv) -> None:
+@pytest.mark.everything
+def test_no_home_directory(front_end: str, index: dict[str, str], wheel: Path, cuobjdump: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("taking another user's place needs root")
     with tempfile.TemporaryDirectory() as directory:
@@ -116,15 +121,18 @@ def test_no_home_directory(front_end: str, index: dict[str, str], wheel: Path, f
         if python is None or subprocess.run([*stranger, *command[:3], "--version"], check=False).returncode:
             pytest.skip("there is no Python that other users can start")
         log = run([*stranger, *command, *["--python", python] * (front_end == "uv")], env=environ, cwd=place)
-        check(log, place / "out", full)
+        check(log, place / "out", cuobjdump)
 
 
-def test_the_example_passes_its_own_tests(index: dict[str, str], offline: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.everything
+def test_the_example_passes_its_own_tests(
+    index: dict[str, str], for_the_example: dict[str, str], tmp_path: Path
+) -> None:
     project = shutil.copytree(PROJECT / "examples" / "skbuild", tmp_path / "project")
     run(FRONT_ENDS["uv"](project, tmp_path / "out"), env=index, cwd=tmp_path)
     (wheel,) = (tmp_path / "out").glob("skbuild_demo-*.whl")
     installed = VEnv(tmp_path / "installed")
-    installed.install(wheel, "nvidia-cuda-cuobjdump", "pytest", index=offline)
+    installed.install(wheel, "nvidia-cuda-cuobjdump", "pytest", index=for_the_example)
     # No LD_LIBRARY_PATH: the library finds the toolkit's by its own relative path.
     environ = {name: value for name, value in index.items() if name != "LD_LIBRARY_PATH"}
     printed = run([installed.python, "-m", "pytest", "-q", "-rs", project / "tests"], env=environ, cwd=tmp_path)

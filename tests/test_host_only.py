@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import WITHOUT_NVCC, Argument, VEnv, block, minor_version, run
+from conftest import Argument, VEnv, block, run
+from toolkits import WITHOUT_NVCC, minor_version
 
 BACKEND = '\n[build-system]\nbuild-backend = "setuptools.build_meta"\n'
 SETUP = """

@@ -9,19 +9,17 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import layout
 import pytest
-from conftest import PRODUCTS, run
+from conftest import run
+from toolkits import MORE_PRODUCTS, NEWEST, PRODUCTS, RELEASES, number, release_lock
 
 from cuda_build_activate import _assemble, _toolkit, activate
 
-pytestmark = pytest.mark.network
-
-# These install into the toolkit's own directory.
-MORE_PRODUCTS = ("nvidia-cudss-cu13", "nvidia-cusparselt-cu13")
+pytestmark = pytest.mark.everything
 
 # Where a build looks in the root for what a wheel has below its directory (nvidia/cu13, nvidia/cublas, cutensor, ...):
 # in every place of the rows that match.
@@ -44,6 +42,7 @@ NOT_NEEDED = (
     r"share/skills/.+",  # instructions for coding agents: nvidia-nvshmem-cu13 3.8
     r"(\w+/)?__init__\.py",  # the components of CUDA 11 and 12 are Python packages
     r"res/nvJitLink_linux\.def",  # nvidia-nvjitlink-cu12 12.0 and 12.1
+    r"cuda_entrypoints/\w+\.py",  # the commands nvcc, ptxas, ... of nvidia-cuda-nvcc 13.5.37, Windows on Arm
 )
 # Of a toolkit with nvcc, besides.
 NEEDED = (
@@ -132,14 +131,24 @@ def cache(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture(scope="session")
-def linux(cache: Path) -> Mapping[str, Survey]:
-    """For each machine and each release, the newest with products, the files with the wheel that each is in."""
-    return {machine: layout.survey(f"linux_{machine}", cache, (*PRODUCTS, *MORE_PRODUCTS)) for machine in TARGETS}
+def releases(pytestconfig: pytest.Config) -> tuple[Sequence[str], bool]:
+    """What is surveyed, and whether in the versions of the locks: `news.py` asks for what has none yet."""
+    unlocked = pytestconfig.getoption("--unlocked")
+    return (unlocked, False) if unlocked else (RELEASES, True)
 
 
 @pytest.fixture(scope="session")
-def windows(cache: Path) -> Mapping[str, Survey]:
-    return {platform: layout.survey(platform, cache) for platform in WINDOWS_DIRECTORIES}
+def linux(cache: Path, releases: tuple[Sequence[str], bool]) -> Mapping[str, Survey]:
+    """For each machine and each release, the newest with products, the files with the wheel that each is in."""
+    surveyed, locked = releases
+    products = (*PRODUCTS, *MORE_PRODUCTS)
+    return {machine: layout.survey(f"linux_{machine}", cache, surveyed, products, locked=locked) for machine in TARGETS}
+
+
+@pytest.fixture(scope="session")
+def windows(cache: Path, releases: tuple[Sequence[str], bool]) -> Mapping[str, Survey]:
+    surveyed, locked = releases
+    return {platform: layout.survey(platform, cache, surveyed, locked=locked) for platform in WINDOWS_DIRECTORIES}
 
 
 def make_empty(site: Path, files: Mapping[str, str]) -> Path:
@@ -228,7 +237,7 @@ def test_every_file_has_its_place_in_the_root(
     for release, files in linux[machine].items():
         site = make_empty(tmp_path / release, files)
         problems += [f"{release}: {problem}" for problem in check_linux(site, files)]
-        if layout.number(release) >= (13,):
+        if number(release) >= (13,):
             root = site / "cuda-build-activate" / "cu13"
             needed = {name.format(target=TARGETS[machine]) for name in NEEDED}
             if release == "13.0.0":
@@ -324,7 +333,7 @@ def unpacked(
     """A platform and its wheels of the newest release, unpacked."""
     platform = request.param
     site = tmp_path_factory.mktemp(platform)
-    for url in layout.resolve([f"cuda-toolkit[{','.join(SMALL)}]=={layout.releases()[-1]}"], platform):
+    for url in layout.resolve([f"cuda-toolkit[{','.join(SMALL)}]=={NEWEST}"], platform, release_lock(NEWEST)):
         with zipfile.ZipFile(layout.fetch(url, cache)) as wheel:
             wheel.extractall(site)
     yield platform, site

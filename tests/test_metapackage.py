@@ -10,7 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import NEWEST, PROJECT, block, minor_version, run
+from conftest import PROJECT, block, run
+from toolkits import NEWEST, minor_version
 
 PIP = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--verbose", "--no-cache-dir", "--wheel-dir"]
 UV = [sys.executable, "-m", "uv", "build", "--wheel", "--verbose", "--out-dir"]

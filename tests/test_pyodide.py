@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import VEnv, make_toolkit, run, script
+from conftest import MACHINE, VEnv, make_toolkit, run, script
 from filelock import FileLock
 from test_startup import activated
 
-pytestmark = pytest.mark.network
+pytestmark = pytest.mark.everything
 
 RELEASES = {"3.14": "314.0.7", "3.15": "315.0.0-alpha.2"}  # npm's versions, by Python's
 SUFFIX = {"3.14": ".pth", "3.15": ".start"}  # of the startup file that runs
@@ -109,7 +109,7 @@ def releases(pytestconfig: pytest.Config) -> dict[str, Path]:
             if not fetched.exists():
                 options = ["--loglevel=error", "--no-audit", "--ignore-scripts", f"--prefix={fetched.parent}"]
                 command = ["npm", "install", *options, f"pyodide@{release}"]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                done = subprocess.run(command, env=MACHINE, capture_output=True, text=True, check=False)
                 if done.returncode:
                     pytest.skip(f"npm cannot fetch pyodide {release}: {done.stderr.partition(chr(10))[0]}")
                 fetched.touch()

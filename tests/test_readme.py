@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from conftest import MINIMAL, MIXED, NEWEST, PROJECT, VEnv, block, blocks, run
+from conftest import PROJECT, VEnv, block, blocks, run
 from faults import outcomes
+from toolkits import MINIMAL, MIXED, NEWEST
 
 Shell = Callable[..., dict[str, str]]
 

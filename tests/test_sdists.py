@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import NEWEST, VEnv, block, minor_version, run
+from conftest import MACHINE, VEnv, block, run
+from toolkits import NEWEST, lock, minor_version, release_lock
 
-pytestmark = pytest.mark.network
+pytestmark = pytest.mark.everything
 
 UV = [sys.executable, "-m", "uv"]
+LOCKS_OF_SDISTS = (lock("sdists"), release_lock(NEWEST))
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,17 @@ SCS = Sdist("scs", "3.3.1", "nvcc,cudart,cccl,cublas,cusparse")
 
 @pytest.fixture
 def online(hostile: dict[str, str], offline: dict[str, str]) -> dict[str, str]:
-    """A hostile environment in which front ends also install from the index, as the sdists' own requirements need."""
-    environ = {
-        **{name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))},
-        **hostile,
-        **offline,
-        "CUDA_BUILD_ACTIVATE_VERBOSE": "1",
-    }
-    for name in ("PIP_NO_INDEX", "UV_OFFLINE"):
-        del environ[name]
-    return environ
+    """A hostile environment in which front ends also install from the index, but only what the locks name."""
+    # Which index, and by which certificates, is the machine's to say.
+    environ = {name: value for name, value in MACHINE.items() if "CUDA" not in name.upper()}
+    environ |= {**hostile, "HOME": MACHINE.get("HOME", hostile["HOME"]), **offline}
+    for name in ("PIP_CONFIG_FILE", "PIP_NO_INDEX", "UV_NO_CONFIG", "UV_OFFLINE"):
+        environ.pop(name)
+    versions = " ".join(str(path) for path in LOCKS_OF_SDISTS)
+    constraints = dict.fromkeys(
+        ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT", "UV_CONSTRAINT", "UV_BUILD_CONSTRAINT"), versions
+    )
+    return {**environ, **constraints, "CUDA_BUILD_ACTIVATE_VERBOSE": "1"}
 
 
 @pytest.fixture
@@ -114,8 +117,7 @@ def needed(library: Path) -> set[str]:
     return set(re.findall(r"NEEDED.*\[(.*)\]", run(["readelf", "-d", library])))
 
 
-def assert_device_code(library: Path, full: VEnv, *architectures: str) -> None:
-    cuobjdump = full.site / "nvidia" / "cu13" / "bin" / "cuobjdump"
+def assert_device_code(library: Path, cuobjdump: Path, *architectures: str) -> None:
     assert set(re.findall(r"\.(sm_\d+)\.cubin", run([cuobjdump, "--list-elf", library]))) == set(architectures)
     assert f"Cuda compilation tools, release {minor_version(NEWEST)}" in run([cuobjdump, "--dump-elf", library])
 
@@ -135,10 +137,10 @@ def version_number(version: str) -> int:
     return int(major) * 1000 + int(minor) * 10
 
 
-def check_pyvkfft(installed: VEnv, full: VEnv, runtime: dict[str, str]) -> None:
+def check_pyvkfft(installed: VEnv, cuobjdump: Path, runtime: dict[str, str]) -> None:
     library = module(installed, "pyvkfft/_vkfft_cuda.*.so")
     assert {"libcuda.so.1", "libnvrtc.so.13"} <= needed(library)
-    assert_device_code(library, full, "sm_75")
+    assert_device_code(library, cuobjdump, "sm_75")
     code = f"import ctypes; print(ctypes.CDLL({str(library)!r}).cuda_compile_version())"
     assert run([installed.python, "-c", code], env=runtime).split() == [f"{version_number(NEWEST)}"]
 
@@ -166,21 +168,23 @@ def test_uv_pip_install_of_pycuda(
 
 
 def test_uv_pip_install_of_pyvkfft_with_a_configuration_file(
-    wheel: Path, online: dict[str, str], installed: VEnv, full: VEnv, runtime: dict[str, str], tmp_path: Path
+    wheel: Path, online: dict[str, str], installed: VEnv, cuobjdump: Path, runtime: dict[str, str], tmp_path: Path
 ) -> None:
     configuration = tmp_path / "configuration.toml"
     configuration.write_text(tables(PYVKFFT, wheel, tmp_path))
     command = uv_pip_install(PYVKFFT, installed, "--no-deps", "--config-file", f"{configuration}")
     log = run(command, env=online, cwd=tmp_path)
     built_in_isolation(log, online["UV_CACHE_DIR"])
-    check_pyvkfft(installed, full, runtime)
+    check_pyvkfft(installed, cuobjdump, runtime)
 
 
 def test_uv_sync_of_cuvec(
-    wheel: Path, online: dict[str, str], full: VEnv, installed: VEnv, clean: dict[str, str], tmp_path: Path
+    wheel: Path, online: dict[str, str], cuobjdump: Path, installed: VEnv, clean: dict[str, str], tmp_path: Path
 ) -> None:
     project = tmp_path / "project"
     project.mkdir()
+    # uv sync reads no variable for these.
+    constraints = json.dumps([line for path in LOCKS_OF_SDISTS for line in path.read_text().splitlines()])
     (project / "pyproject.toml").write_text(
         f"""
 [project]
@@ -190,6 +194,8 @@ requires-python = "=={sys.version_info[0]}.{sys.version_info[1]}.*"
 dependencies = ["{CUVEC.pinned}"]
 
 [tool.uv]
+constraint-dependencies = {constraints}
+build-constraint-dependencies = {constraints}
 no-binary-package = ["{CUVEC.name}"]
 environments = ["sys_platform == 'linux' and platform_machine == 'x86_64'"]
 {tables(CUVEC, wheel, tmp_path, "tool.uv.")}
@@ -199,7 +205,7 @@ environments = ["sys_platform == 'linux' and platform_machine == 'x86_64'"]
     log = run([*UV, "sync", "--verbose", "--python", f"{installed.python}"], env=environ, cwd=project)
     built_in_isolation(log, online["UV_CACHE_DIR"])
     for name in ("cuvec_cpython", "cuvec_pybind11", "example_cpython"):
-        assert_device_code(module(installed, f"cuvec/{name}.*.so"), full, "sm_86")
+        assert_device_code(module(installed, f"cuvec/{name}.*.so"), cuobjdump, "sm_86")
     run([installed.python, "-c", "import cuvec.cuvec_cpython, cuvec.cuvec_pybind11, cuvec.cuvec_swig"], env=clean)
 
 
@@ -210,7 +216,7 @@ def test_pip_install_of_pyvkfft(
     wheel: Path,
     online: dict[str, str],
     installed: VEnv,
-    full: VEnv,
+    cuobjdump: Path,
     runtime: dict[str, str],
     tmp_path: Path,
 ) -> None:
@@ -227,7 +233,7 @@ def test_pip_install_of_pyvkfft(
         path = f"{installed.path / 'bin'}{os.pathsep}{online['PATH']}"
         log = run(["sh", "-ec", commands], env={**online, "PATH": path}, cwd=tmp_path)
     assert activated(log) == {f"{installed.root}"}
-    check_pyvkfft(installed, full, runtime)
+    check_pyvkfft(installed, cuobjdump, runtime)
 
 
 def test_pip_install_of_scs_without_isolation(

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import VARIABLES, VEnv, clean_environ, make_toolkit
+from conftest import MACHINE, VARIABLES, VEnv, make_toolkit
 from faults import ACTIVATED, fault
 
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.13t", "3.14", "3.14t")
@@ -21,10 +21,10 @@ OURS = {"cuda_build_activate"}
 def interpreters() -> list[Path]:
     """One interpreter of each supported version that this machine has: on PATH, or pyenv's. And PyPy, if it has it."""
     found = {"{}.{}{}".format(*sys.version_info[:2], sys.abiflags.replace("d", "")): Path(sys.executable)}
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    pyenv = Path(MACHINE.get("PYENV_ROOT") or f"{MACHINE.get('HOME', '')}/.pyenv") / "versions"
     for version in VERSIONS:
         on_path = [
-            Path(entry) / f"python{version}" for entry in os.environ["PATH"].split(os.pathsep) if "shims" not in entry
+            Path(entry) / f"python{version}" for entry in MACHINE["PATH"].split(os.pathsep) if "shims" not in entry
         ]
         minor, suffix = version.rstrip("t"), "t" if version.endswith("t") else ""
         of_pyenv = sorted(pyenv.glob(f"{minor}.*[0-9]{suffix}/bin/python"))
@@ -216,4 +216,3 @@ def test_this_machine_cannot_answer(venv: VEnv, hostile: dict[str, str]) -> None
     environ = venv.environ(env=hostile)
     assert shutil.which("nvcc", path=environ["PATH"]) == f"{venv.root}/bin/nvcc"
     assert {environ[name] for name in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDAToolkit_ROOT")} == {str(venv.root)}
-    assert clean_environ()  # the helper itself found a PATH without nvcc

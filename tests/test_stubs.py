@@ -15,8 +15,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import NEWEST, TOOLKITS, VEnv, run
+from conftest import VEnv, run
 from filelock import FileLock
+from toolkits import NEWEST, TOOLKITS
 
 from cuda_build_activate._stubs import LIBRARIES, TEXT, driver_stubs
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import NEWEST, OLDEST_OF_THE_EXTRA, TOOLKITS, VEnv, minor_version, run
+from conftest import VEnv, run
+from toolkits import NEWEST, OLDEST_OF_THE_EXTRA, TOOLKITS, minor_version
 
 KERNEL = """
 #include <cuda/std/array>

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import INCOMPLETE, MINIMAL, MIXED, NEWEST, PROJECT, TOOLKITS, VEnv, without_cuda
+from conftest import PROJECT, VEnv, without_cuda
+from toolkits import INCOMPLETE, MINIMAL, MIXED, NEWEST, TOOLKITS
 
 PAGE = PROJECT / "docs" / "troubleshooting.md"
 FILES = {
@@ -156,7 +157,7 @@ def attempt(made: Made, tools: VEnv, clean: dict[str, str], tmp_path: Path) -> C
     def run(command: str, package: str, requirements: tuple[str, ...]) -> tuple[int, str]:
         env = made(requirements).copy(tmp_path / "venv", "-al")
         wheels = env.site / "nvidia" / "cu13"
-        path = [str(env.path / "bin"), str(tools.path / "bin"), "/usr/bin", "/bin"]
+        path = [str(env.path / "bin"), str(tools.path / "bin"), clean["PATH"]]
         environ = {**clean, "BASE": str(tmp_path), "SITE": str(env.site), "WHEELS": str(wheels)}
         if package == BY_HAND:
             path.insert(0, str(wheels / "bin"))

