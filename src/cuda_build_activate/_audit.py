@@ -25,7 +25,7 @@ class Need(NamedTuple):
     """A library of CUDA that a file needs.
 
     owners: the rows of LIBRARIES that may have it: those of one distribution, or it is not known of which. required: by
-    which requirement that will be installed, or "". found: by what the loader finds it, or "".
+    which requirement that will be installed, or "". found: why the loader finds it, or "".
     """
 
     soname: str
@@ -254,7 +254,7 @@ def _needs(distribution: Distribution, cuda: Union[int, None], provided: _Provid
 
 def _found(file: File, rows: list[Library], provided: _Provided) -> str:
     if any(row.directory in directories(file) for row in rows):
-        return "run path"
+        return "the run path leads there"
     if any(row.loads for row in rows):
         return f"{rows[0].distribution} loads it"
     needs_torch = any(row.distribution == "torch" for soname in file.elf.needed for row in _libraries.owners(soname))
@@ -277,7 +277,7 @@ def _inherited(distribution: Distribution, needs: dict[str, list[Need]]) -> dict
 
     return {
         name: [
-            need._replace(found="what loads it")
+            need._replace(found="what loads this file has loaded it")
             if not need.found and name in loaders and all(reaches(file, need) for file in loaders[name])
             else need
             for need in found
@@ -462,7 +462,7 @@ def described(report: Report) -> dict[str, Any]:
                         "soname": need.soname,
                         "distributions": list(dict.fromkeys(row.distribution for row in need.owners)),
                         "required_by": need.required or None,
-                        "found_by": need.found or None,
+                        "found": need.found or None,
                     }
                     for need in report.needs.get(file.name, [])
                 ],
@@ -483,7 +483,7 @@ def lines(report: Report) -> Iterator[str]:
         said = [
             f"    {need.soname} of {need.distribution}: "
             f"{f'required by {need.required}' if need.required else 'not required'}; "
-            f"{f'found by {need.found}' if need.found else 'not found'}"
+            f"{need.found or 'the run path does not lead there'}"
             for need in report.needs.get(file.name, [])
         ]
         if file.elf.device_code:

@@ -170,6 +170,7 @@ def _contents(
                         files.append(File(name, place, size, _elf.read(whole)))
                     except ValueError as error:
                         raise ValueError(f"{name} is a damaged ELF file: {error}") from error
+    progress("", total, total)
     return files, loaders
 
 
