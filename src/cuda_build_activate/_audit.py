@@ -34,6 +34,11 @@ class Need(NamedTuple):
     found: str
 
     @property
+    def is_versioned(self) -> bool:
+        """Whether the soname tells which versions of the distribution have it."""
+        return ".so." in self.soname or not self.owners[0].loads
+
+    @property
     def distribution(self) -> str:
         """The distribution that has it; several, by "or", if it is not known which."""
         return " or ".join(dict.fromkeys(row.distribution for row in self.owners))
@@ -104,17 +109,21 @@ def is_relative(entry: str) -> bool:
 
 
 def requirement(need: Need) -> str:
-    """The line to declare for *need*.
+    """The line to declare for *need*; of several owners all that may be meant, by "or"."""
+    return " or ".join(dict.fromkeys(f'"{_line(need, row)}"' for row in need.owners))
+
+
+def _line(need: Need, row: Library) -> str:
+    """The line to declare for *need*, if it is the library of *row*.
 
     From the minor version on that is installed here, where the wheel was built: a library may have functions that the
     last one had not. Otherwise the major version, which is in the soname or goes with it.
     """
-    row = need.owners[0]
     try:
         installed = Version(importlib.metadata.version(row.distribution)).release
     except (importlib.metadata.PackageNotFoundError, ValueError):
         installed = ()
-    if row.loads and ".so." not in need.soname:  # any version may have another interface under that name
+    if not need.is_versioned:  # any version may have another interface under that name
         return f"{row.distribution}=={installed[0]}.{installed[1]}.*" if len(installed) > 1 else row.distribution
     if installed[:1] == (row.version,):
         return f"{row.distribution}>={'.'.join(map(str, installed[:2]))},<{row.version + 1}"
@@ -144,17 +153,17 @@ class _Provided:
                 for row in _libraries.metapackage(one.extras):
                     if _allows(one.specifier, row.cuda):
                         self._add(row.distribution, by)
-            elif name == "torch":  # its build decides which CUDA
+                continue
+            if name == "torch":  # its build decides which CUDA
                 for row in LIBRARIES:
                     if any(_libraries.base(row.distribution) == brought.distribution for brought in _libraries.TORCH):
                         self._add(row.distribution, by)
-            else:
-                try:
-                    lines = importlib.metadata.requires(name) or []
-                    queue += [(more, by) for more in _wheel.requirements(lines, one.extras)[0]]
-                except importlib.metadata.PackageNotFoundError:
-                    if self._may_bring_more(name, one.extras):
-                        self.unknown.append(by)
+            try:
+                lines = importlib.metadata.requires(name) or []
+                queue += [(more, by) for more in _wheel.requirements(lines, one.extras)[0]]
+            except importlib.metadata.PackageNotFoundError:
+                if _may_bring_more(name, one.extras):
+                    self.unknown.append(by)
 
     def _add(self, distribution: str, by: str) -> None:
         if distribution in self.by:
@@ -181,6 +190,12 @@ class _Provided:
             if brought.distribution == _libraries.base(row.distribution) and brought.loaded is not None:
                 return _implies(torch.specifier if torch else SpecifierSet(), SpecifierSet(brought.loaded))
         return False
+
+
+def _may_bring_more(name: str, extras: Iterable[str]) -> bool:
+    """Whether the distribution *name*, which is not installed here, may require what is not known of it."""
+    known = name == "torch" or any(name == row.distribution and not row.loads for row in LIBRARIES)
+    return not known and (name not in _libraries.BRING_NONE or bool(extras)) and bool(_MAY_REQUIRE_CUDA.search(name))
 
 
 def _allows(specifier: SpecifierSet, major: int) -> bool:
@@ -210,7 +225,19 @@ def _cuda(distribution: Distribution) -> Union[int, None]:
     for guesses in (
         [_by_sonames(file) for file in distribution.files],
         [int(found) for name in names[:2] for found in re.findall(r"cu(?:da)?-?(1[1-9])", name)],
+        [
+            int(found)
+            for file in distribution.files
+            for found in re.findall(r"/nvidia/cu(1\d)/", ":".join(file.elf.run_path))
+        ],
         [row.cuda for row in LIBRARIES if row.distribution in required],
+        [
+            cuda
+            for one in distribution.required
+            if canonicalize_name(one.name) == "cuda-toolkit"
+            for cuda in (11, 12, 13)
+            if _allows(one.specifier, cuda)
+        ],
         [int(found) for name in names[2:] for found in re.findall(r"^[\w-]+-cu(1[1-9])\b", name)],
         [row.cuda for row in LIBRARIES if _is_installed(row.distribution)],
     ):
@@ -304,7 +331,7 @@ def _requirements(judged: list[tuple[Judgement, Need, File]]) -> Iterator[Findin
     for judgement, need, file in judged:
         groups.setdefault(judgement, []).append((need, file))
     for judgement, found in groups.items():
-        lines = ", ".join(dict.fromkeys(f'"{requirement(need)}"' for need, _ in found))
+        lines = ", ".join(dict.fromkeys(requirement(need) for need, _ in found))
         seen = f"{_sonames(need for need, _ in found)}: needed by {_some(file.place for _, file in found)}"
         yield Finding(judgement.code, judgement.severity, seen, judgement.why, judgement.remedy.format(lines))
 
@@ -314,7 +341,7 @@ def _judged(distribution: Distribution, file: File, need: Need, provided: _Provi
     names = {canonicalize_name(row.distribution) for row in need.owners}
     if need.required:
         direct = [provided.direct[name] for name in names & provided.direct.keys()]
-        if all(_allows(one.specifier, row.version) for one in direct for row in need.owners):
+        if all(_allows(one.specifier, row.version) for one in direct for row in need.owners if need.is_versioned):
             return None
         why = f"no version that {direct[0]} allows has it"
         return Judgement("wrong-requirement", "error", why, "require {} instead")
@@ -400,12 +427,8 @@ def _elsewhere(distribution: Distribution) -> Iterator[Finding]:
 def _bundled(distribution: Distribution) -> Iterator[Finding]:
     found = []
     for file in distribution.files:
-        name = _libraries.original(posixpath.basename(file.place))
-        if (
-            ".so" in name
-            and distribution.name not in (rows := {row.distribution for row in _libraries.owners(name)})
-            and rows
-        ):
+        owners = {row.distribution for row in _libraries.copied(posixpath.basename(file.place))}
+        if owners and distribution.name not in owners:
             found.append(file)
     if found:
         megabytes = sum(file.size for file in found) / 1e6
@@ -430,10 +453,10 @@ def requirements(report: Report) -> list[str]:
     lines = set()
     for needs in report.needs.values():
         for need in needs:
-            if len({row.distribution for row in need.owners}) > 1:
+            if " or " in need.distribution:
                 raise ValueError(f"{need.soname} is in {need.distribution}: install the one that it was built with")
             if not need.required.startswith("torch"):
-                lines.add(requirement(need))
+                lines.add(_line(need, need.owners[0]))
     return sorted(lines)
 
 

@@ -170,9 +170,13 @@ def owners(soname: str) -> list[Library]:
     return [library for library in LIBRARIES if re.fullmatch(library.sonames, soname)]
 
 
-def original(name: str) -> str:
-    """The soname that auditwheel made *name* of: libcudart.so.13 of libcudart-3eda8113.so.13, or with a dot."""
-    return re.sub(r"[-.][0-9a-f]{8}(?=\.so\b)", "", name)
+def copied(name: str) -> list[Library]:
+    """The rows of LIBRARIES that have what a file in another wheel, *name*, is a copy of.
+
+    auditwheel names it libcudart-3eda8113.so.13 or libcudart.3eda8113.so.13, with all of the version if the file had.
+    """
+    soname = re.sub(r"[-.][0-9a-f]{8}(?=\.so\b)", "", name)
+    return [library for library in LIBRARIES if re.fullmatch(rf"({library.sonames})(\.\d+)*", soname)]
 
 
 def base(distribution: str) -> str:

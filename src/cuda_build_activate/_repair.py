@@ -59,7 +59,7 @@ def _run_paths(report: Report) -> Iterator[tuple[File, list[str]]]:
     for file in report.distribution.files:
         wanted = [entry for entry in file.elf.run_path if _audit.is_relative(entry)]
         for need in report.needs.get(file.name, ()):
-            if not need.found and len({row.distribution for row in need.owners}) == 1:
+            if not need.found and " or " not in need.distribution:
                 wanted.append(_audit.origin(file.place, need.owners[0].directory))
         yield file, list(dict.fromkeys(wanted))
 
@@ -68,12 +68,12 @@ def _required(report: Report) -> list[str]:
     """The requirements to add."""
     lines = set()
     for file, need in report.not_required:
-        if len({row.distribution for row in need.owners}) > 1:
+        if " or " in need.distribution:
             raise UnrepairableError(
                 f"{file.place} needs {need.soname}, which {need.distribution} has: install, where this runs, the one "
                 "that it was built with"
             )
-        lines.add(_audit.requirement(need))
+        lines.add(_audit.requirement(need).strip('"'))
     return sorted(lines)
 
 

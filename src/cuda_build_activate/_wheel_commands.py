@@ -74,7 +74,7 @@ def _complain(said: object) -> bool:
 def _progress(name: str, done: int, total: int) -> None:
     """Show on a terminal how far it is; an empty name: it is done."""
     if sys.stderr.isatty():
-        width = os.get_terminal_size(sys.stderr.fileno()).columns - 6
-        line = f"{100 * done // max(total, 1):3d} % {name}"[:width] if name else ""
+        width = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # 0 where it is not known
+        line = f"{100 * done // max(total, 1):3d} % {name}"[: width - 1] if name else ""
         sys.stderr.write(f"\r\033[K{line}")
         sys.stderr.flush()
