@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -639,8 +639,12 @@ def elf(path: Path, part: float) -> bytes:
     return content[: int(len(content) * part)]
 
 
+def _short(part: float) -> tuple[Callable[[Path], Path], str]:
+    return lambda path: rewritten(path, {"demo/_demo.so": elf(path, part)}), "demo/_demo.so is a damaged ELF file"
+
+
 INFO = "demo-1.0.dist-info"
-DAMAGED = {
+DAMAGED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "does not exist": (lambda path: path.with_name("none-1.0-py3-none-any.whl"), "No such file"),
     "is a directory": (lambda path: path.parent, "Is a directory"),
     "is no zip": (lambda path: Path(shutil.copy(__file__, path)), "not a zip file"),
@@ -662,13 +666,7 @@ DAMAGED = {
     "has an absolute path there": (lambda path: rewritten(path, {f"{INFO}/RECORD": b"/x,,\n"}), "its RECORD"),
     "has half a row there": (lambda path: rewritten(path, {f"{INFO}/RECORD": b"demo/_demo.so\n"}), "its RECORD"),
     "has a RECORD that is no text": (lambda path: rewritten(path, {f"{INFO}/RECORD": b"\xff\xfe,,\n"}), "utf-8"),
-    **{
-        f"has an ELF file of {part:.0%}": (
-            lambda path, part=part: rewritten(path, {"demo/_demo.so": elf(path, part)}),
-            "demo/_demo.so is a damaged ELF file",
-        )
-        for part in (0.0005, 0.003, 0.1, 0.5, 0.9, 0.99)
-    },
+    **{f"has an ELF file of {part:.2%}": _short(part) for part in (0.0005, 0.003, 0.1, 0.5, 0.9, 0.99)},
     "has a program header that leads out": (
         lambda path: rewritten(
             path,
@@ -684,7 +682,7 @@ DAMAGED = {
 def test_what_cannot_be_read(fault: str, name: str, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     made = CASES["torch does not require it"].wheel(tmp_path / "in")
     damage, message = DAMAGED[fault]
-    path = damage(made)  # type: ignore[no-untyped-call]
+    path = damage(made)
     options = ["-w", tmp_path / "out"] if name == "repair" else []
     printed, said = command(name, *options, path, status=2, capfdbinary=capfdbinary)
     assert printed == ""

@@ -27,7 +27,16 @@ def library(
         run(["gcc", "-shared", "-x", "c", "/dev/null", f"-Wl,-soname,{name}", "-o", made / name])
     code = made / f"{path.name}.c"
     code.write_text(source)
-    command = ["gcc", "-shared", "-fPIC", code, "-o", path, "-Wl,--no-as-needed", *(made / name for name in needed)]
+    command: list[str | Path] = [
+        "gcc",
+        "-shared",
+        "-fPIC",
+        code,
+        "-o",
+        path,
+        "-Wl,--no-as-needed",
+        *(made / name for name in needed),
+    ]
     paths = [f"-Wl,-rpath,{run_path}"] if run_path else []
     run([*command, *paths, *(options or ["-Wl,--enable-new-dtags"])])
     return path

@@ -176,13 +176,6 @@ class _Provided:
                         if other.cuda == row.cuda and _libraries.base(other.distribution) == name:
                             self._add(other.distribution, by)
 
-    @staticmethod
-    def _may_bring_more(name: str, extras: Iterable[str]) -> bool:
-        known = any(name == row.distribution and not row.loads for row in LIBRARIES)
-        return (
-            not known and (name not in _libraries.BRING_NONE or bool(extras)) and bool(_MAY_REQUIRE_CUDA.search(name))
-        )
-
     def torch_loads(self, row: Library) -> bool:
         """Whether each version of torch that is required loads *row*'s libraries when it is imported."""
         torch = self.direct.get(canonicalize_name("torch"))
@@ -356,7 +349,7 @@ def _judged(distribution: Distribution, file: File, need: Need, provided: _Provi
         remedy = "audit where the requirements are installed, to know; or require {}"
         return Judgement("maybe-required", "note", why, remedy)
     why = "nothing that the wheel requires installs it"
-    loader = _loader(distribution, need)
+    loader = "" if need.owners[0].loads else _loader(distribution, need)
     if loader:
         why = f"{why}; {loader} looks for it"
         return Judgement("not-required", "warning", why, "require {}, or document that it is optional")

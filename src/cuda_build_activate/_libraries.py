@@ -161,8 +161,8 @@ REQUIRED = {
     "nvidia-cusparse": ("nvidia-nvjitlink",),
 }
 
-# What requires none of these libraries without an extra: seen in cuda-bindings 13.5.0, cuda-core 1.2.2.
-BRING_NONE = ("cuda-bindings", "cuda-core", "cuda-pathfinder", "nvidia-ml-py")
+# What requires none of these libraries without an extra: seen in cuda-bindings 13.5.0, cuda-core 1.2.2, cuda-python 13.4.4.
+BRING_NONE = ("cuda-bindings", "cuda-core", "cuda-pathfinder", "cuda-python", "nvidia-ml-py")
 
 
 def owners(soname: str) -> list[Library]:

@@ -164,6 +164,8 @@ def _with_requirements(metadata: bytes, required: list[str]) -> bytes:
     """*metadata* with more Requires-Dist lines: behind the others, or at the end of the header."""
     end = b"\r\n" if b"\r\n" in metadata else b"\n"
     header, separator, body = metadata.partition(end + end)
+    if not separator:  # there is no body
+        header, separator = header.removesuffix(end), end
     lines = header.split(end)
     behind = [number for number, line in enumerate(lines) if line.lower().startswith(b"requires-dist:")]
     place = behind[-1] + 1 if behind else len(lines)
