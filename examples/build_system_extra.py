@@ -1,8 +1,8 @@
 """Make the metapackage `cuda-toolkit` with the extra `build-system` that is proposed for it.
 
-    python examples/build_system_extra.py cuda_toolkit-13.4.3-py2.py3-none-any.whl DIRECTORY
+    python examples/build_system_extra.py cuda_toolkit-13.5.0-py2.py3-none-any.whl DIRECTORY
 
-writes the same wheel with the local version 13.4.3+build.system and two more lines of metadata to DIRECTORY, an index
+writes the same wheel with the local version 13.5.0+build.system and two more lines of metadata to DIRECTORY, an index
 for ``--find-links``. There, ``cuda-toolkit[build-system,nvcc,cudart,cccl]==13.*`` also brings cuda-build-activate.
 """
 

@@ -383,7 +383,7 @@ def fault(group: str, name: str, outcome: str) -> Callable[[Function], Function]
 
 def outcomes() -> dict[str, dict[str, str]]:
     """What comes of each fault, by group and name."""
-    for module in ("environments", "faults", "frontends", "races", "startup"):
+    for module in ("entry_points", "environments", "faults", "frontends", "races", "startup"):
         importlib.import_module(f"test_{module}")  # where there are others
     return {
         group: {name: fault.outcome for name, fault in FAULTS.get(group, {}).items()}

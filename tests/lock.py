@@ -1,4 +1,4 @@
-"""Renew the locks: ``python3 tests --lock``.
+"""Renew the locks, or those that are named: ``python3 tests --lock [NAME ...]``.
 
 A release of the toolkit does not change, and keeps its lock; the newest's is renewed for the products in it.
 """
@@ -60,8 +60,8 @@ def resolve(requirements: Sequence[str], *options: str, python: str = SUPPORTED)
     return [line if names.count(name) > 1 else line.partition(" ;")[0] for name, line in zip(names, lines)]
 
 
-def main() -> None:
-    """Write the locks that are not those of older releases, and of these the ones that are missing."""
+def main(names: Sequence[str]) -> None:
+    """Write the locks with these *names*; by default all but those of older releases that are there."""
     wanted: dict[str, tuple[list[str], list[str]]] = {
         "environment": (["pip"], ["--group", "pyproject.toml:test"]),
         "tools": ([*BUILD_TOOLS], []),
@@ -72,11 +72,14 @@ def main() -> None:
         if release == NEWEST or not release_lock(release).exists():
             products = (*PRODUCTS, *MORE_PRODUCTS) if release == NEWEST else ()
             wanted[release_lock(release).stem] = ([f"cuda-toolkit[all]=={release}", *products], [])
+    wanted = {name: what for name, what in wanted.items() if name in names or not names}
     with ThreadPoolExecutor(4) as executor:
         found = executor.map(lambda parts: resolve(parts[0], *parts[1]), wanted.values())
         for name, lines in zip(wanted, found):
             write(name, lines)
     # The linters and scanners, beside what the tests have; they want a newer Python.
+    if names and "development" not in names:
+        return
     development = ["--group", "pyproject.toml:dev", "--constraints", str(lock("environment"))]
     write("development", resolve(["pip"], *development, python="3.10"))
 
@@ -87,4 +90,4 @@ def write(name: str, lines: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

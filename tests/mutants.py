@@ -17,7 +17,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 COPY = PROJECT / "build" / "mutants"
 # The package is not installed there: mutmut lets the tests import its mutants.
 ENVIRONMENT = PROJECT / "build" / "mutants-venv"
-NEEDED = ["coverage", "filelock", "mutmut>=3.8", "pytest"]
+NEEDED = ["coverage", "filelock", "mutmut", "pytest"]
 
 
 def explained() -> set[str]:
@@ -54,7 +54,8 @@ def main() -> int:
     if not (ENVIRONMENT / "bin" / "mutmut").exists():
         venv.create(ENVIRONMENT, with_pip=True, clear=True)
         pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "install", *NEEDED], check=True)
+        locks = [f"--constraint={PROJECT}/tests/locks/{name}.txt" for name in ("environment", "development")]
+        subprocess.run([*pip, "install", *locks, *NEEDED], check=True)
     shutil.rmtree(COPY, ignore_errors=True)
     ignored = shutil.ignore_patterns(".*", "build", "__pycache__", "packages")
     shutil.copytree(PROJECT, COPY, ignore=ignored)

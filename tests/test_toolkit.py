@@ -25,7 +25,7 @@ CUBLAS = """
 int main() { cublasHandle_t handle; return cublasCreate(&handle) == CUBLAS_STATUS_SUCCESS ? 0 : 1; }
 """
 
-# The imported target that each component gives: CMake's FindCUDAToolkit, and nvidia-* of CUDA 13.4.
+# The imported target that each component gives: CMake's FindCUDAToolkit, and nvidia-* of CUDA 13.5.
 TARGETS = {
     "cudart": ["cudart", "cudart_static"],
     "cublas": ["cublas", "cublasLt"],
