@@ -12,7 +12,7 @@ import pytest
 from conftest import make_toolkit, script
 
 import cuda_build_activate
-from cuda_build_activate import LONGEST, ROOT_VARIABLES, _activate, _assemble, _root, activate
+from cuda_build_activate import LONGEST, ROOT_VARIABLES, _activate, _assemble, _root, _toolkit, activate
 from cuda_build_activate._activate import decide
 from cuda_build_activate._toolkit import find
 
@@ -360,6 +360,26 @@ def test_a_component_without_libraries_hides_no_toolkit(tmp_path: Path, monkeypa
     newest = find(paths)
     assert newest
     assert newest.major == 14
+    assert find(paths, 15) is None  # which lies where no wheel has it
+
+
+def test_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mock, as Windows is not to be had here: the wheels' own directory is the root."""
+    monkeypatch.setattr(_toolkit, "WINDOWS", True)
+    for name in ("a;b", "X$"):
+        wheels = make_toolkit(tmp_path / name)
+        (wheels / "bin" / "nvcc").rename(wheels / "bin" / "nvcc.exe")
+        for machine in ("arm64", "x86_64"):
+            (wheels / "bin" / machine).mkdir()
+    assert activate([tmp_path / "a;b"], {}).code == "unusable-path"
+    environ = {"PATH": "before"}
+    done = activate([tmp_path / "X$"], environ)
+    assert done.reason == f"activated CUDA 13 with nvcc: {wheels}"
+    assert environ["CUDACXX"] == f"{wheels}/bin/nvcc.exe"
+    assert environ["PATH"] == f"{wheels}/bin:{wheels}/bin/x86_64:{wheels}/bin/arm64:before"
+    assert "LIBRARY_PATH" not in environ
+    assert activate([tmp_path / "X$"], environ).variables == environ
+    assert os.listdir(tmp_path / "X$") == ["nvidia"]
 
 
 def test_of_two_toolkits_of_a_major_version_the_first(tmp_path: Path) -> None:
