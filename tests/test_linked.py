@@ -28,7 +28,17 @@ def built(offline: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
     """The project's wheel, built in isolation."""
     directory = tmp_path_factory.mktemp("linked")
     project = PROJECT / "tests" / "packages" / "linked"
-    command = [sys.executable, "-m", "uv", "build", "--quiet", "--wheel", "--out-dir", directory, project]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "uv",
+        "build",
+        "--quiet",
+        "--wheel",
+        "--out-dir",
+        directory,
+        project,
+    ]
     run(command, env={**os.environ, **offline})
     (wheel,) = directory.glob("*.whl")
     return wheel
@@ -38,7 +48,7 @@ def install(venv: VEnv, installer: str, wheel: Path, offline: dict[str, str]) ->
     if installer == "uv":
         venv.install(wheel, index=offline)
     else:
-        command = [sys.executable, "-m", "pip", "--python", venv.python, "install", "--quiet", wheel]
+        command: list[str | Path] = [sys.executable, "-m", "pip", "--python", venv.python, "install", "--quiet", wheel]
         run(command, env={**os.environ, **offline})
 
 

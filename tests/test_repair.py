@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import block
 from test_audit import CASES, CU13, Case, audit, codes, command, rewritten, silent
 from wheels import checked, library, wheel
 
@@ -220,6 +223,19 @@ def test_several(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monk
     assert [path.name for path in (tmp_path / "wheelhouse").iterdir()] == [well.name]
 
 
+def test_what_the_readme_shows(tmp_path: Path) -> None:
+    case = Case(needs=["libcublas.so.13", "libnccl.so.2"], requires=["cuda-toolkit[cublas]==13.*"])
+    shutil.move(case.wheel(tmp_path / "made").parent, tmp_path / "dist")
+    shown = block("$ cuda-build-activate audit dist")
+    printed = ""
+    for line in shown.splitlines():
+        if line.startswith("$ "):
+            command = [sys.executable, "-m", *line[2:].replace("cuda-build-activate", "cuda_build_activate").split()]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+            printed += f"{line}\n{done.stdout}"
+    assert printed == shown
+
+
 def test_a_library_of_another_machine(tmp_path: Path) -> None:
     made = bytearray(library(tmp_path / "_demo.so", "libcublas.so.13").read_bytes())
     made[18:20] = (183).to_bytes(2, "little")  # by hand: there is no compiler for it here
@@ -227,3 +243,22 @@ def test_a_library_of_another_machine(tmp_path: Path) -> None:
     target, _ = repair(path, tmp_path / "wheelhouse")
     assert run_path(target, "demo/_demo.so")[0] == (CU13,)
     assert target.name == path.name
+
+
+@pytest.mark.everything
+def test_a_wheel_of_two_gigabytes(tmp_path: Path) -> None:
+    """One of its libraries has more than 2 GiB, and what is small in it is repaired; it compresses well."""
+    path = Case(needs=["libcublas.so.13"], requires=["nvidia-cublas==13.*"]).wheel(tmp_path)
+    large = library(tmp_path / "large.so", "libcublas.so.13", run_path=CU13)
+    with large.open("r+b") as file:
+        file.truncate((1 << 31) + 12345)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(large, "demo/large.so")
+    large.unlink()
+    target, changes = repair(path, tmp_path / "wheelhouse")
+    assert changes == [f"run path of demo/_demo.so: {CU13}"]
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(target) as new:
+        one, other = old.getinfo("demo/large.so"), new.getinfo("demo/large.so")
+        assert (one.CRC, one.file_size, one.compress_size) == (other.CRC, other.file_size, other.compress_size)
+        assert other.file_size > 1 << 31
+    assert codes(audit(target)) == []
