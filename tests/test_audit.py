@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import zipfile
@@ -14,14 +15,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import elftools
 import pytest
 from conftest import PROJECT, VEnv, run
+from test_device_code import PTX, SM, SPECIFIC, entry, fat_binary
 from wheels import TAG, library, wheel
 
 from cuda_build_activate import _audit, _repair, _wheel
 from cuda_build_activate.__main__ import main
 
-COMMAND = [sys.executable, "-m", "cuda_build_activate"]
 CU13 = "$ORIGIN/../nvidia/cu13/lib"
 
 
@@ -423,6 +425,18 @@ def test_what_is_printed(tmp_path: Path, capfdbinary: pytest.CaptureFixture[byte
     assert said == f"demo-1.0-{TAG}.whl\nnothing is wrong\n"
 
 
+def test_device_code(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    content = ", ".join(str(byte) for byte in fat_binary(entry(SM, 90, SPECIFIC), entry(PTX, 90), entry(SM, 80)))
+    source = f'__attribute__((section(".nv_fatbin"), aligned(8))) const unsigned char code[] = {{{content}}};'
+    path = wheel(tmp_path, {"demo/_demo.so": library(tmp_path / "_demo.so", source=source)})
+    said, _ = command("audit", path, status=0, capfdbinary=capfdbinary)
+    assert said.splitlines()[1:] == [
+        "  demo/_demo.so",
+        "    device code: compute_90 sm_80 sm_90a",
+        "nothing is wrong",
+    ]
+
+
 def test_json(broken: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     well = CASES["all is well"].wheel(tmp_path / "well")
     said, _ = command("audit", "--json", broken, well, status=1, capfdbinary=capfdbinary)
@@ -509,13 +523,17 @@ def test_what_is_installed_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert codes(audit(images)) == found
 
 
+def add_libraries(venv: VEnv) -> None:
+    """What the extra installs, from the tests' own environment."""
+    (venv.site / "libraries.pth").write_text(os.path.dirname(os.path.dirname(elftools.__file__)))
+
+
 def test_an_installed_distribution(venv: VEnv, clean: dict[str, str], tmp_path: Path) -> None:
     venv.install(CASES["torch does not require it"].wheel(tmp_path))
     (venv.path / "bin" / "program").write_bytes(b"\x7fELF")  # what RECORD names may be outside, and need not exist
     with next(venv.site.glob("demo-*.dist-info/RECORD")).open("a") as record:
         record.write("../../../bin/nowhere,,\n")
-    libraries = os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))
-    (venv.site / "libraries.pth").write_text(libraries)  # those of the extra, from the tests' own environment
+    add_libraries(venv)
     done = venv.python_("-m", "cuda_build_activate", "audit", "--installed", "demo", "--json", env=clean)
     (report,) = json.loads(done.stdout)["wheels"]
     assert (done.returncode, report["name"], report["distribution"]) == (1, "demo 1.0", "demo")
@@ -586,17 +604,16 @@ def test_auditwheel_leaves_out_what_is_to_be_excluded(
     assert bundled(with_options) == {"libother.so.1"}
 
 
-def test_progress_on_a_terminal(broken: Path) -> None:
-    def on_a_terminal(*arguments: object) -> str:
-        parent, child = pty.openpty()
-        subprocess.run([*COMMAND, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=child, check=False)
-        os.close(child)
-        return os.read(parent, 65536).decode()
-
-    said = on_a_terminal("audit", broken)
+def test_progress_on_a_terminal(venv: VEnv, broken: Path, clean: dict[str, str]) -> None:
+    add_libraries(venv)
+    command = [str(venv.python), "-m", "cuda_build_activate", "audit", str(broken)]
+    parent, child = pty.openpty()
+    subprocess.run(command, env=clean, stdout=subprocess.DEVNULL, stderr=child, check=False)
+    os.close(child)
+    said = os.read(parent, 65536).decode()
     assert re.search(r"\r\033\[K +\d+ % demo/_demo.so", said)
     assert said.endswith("\r\033[K")
-    assert subprocess.run([*COMMAND, "audit", broken], capture_output=True, check=False).stderr == b""
+    assert subprocess.run(command, env=clean, capture_output=True, check=False).stderr == b""
 
 
 # What is no wheel, or a damaged one. Each makes another file of a good wheel.
@@ -643,6 +660,12 @@ def _short(part: float) -> tuple[Callable[[Path], Path], str]:
     return lambda path: rewritten(path, {"demo/_demo.so": elf(path, part)}), "demo/_demo.so is a damaged ELF file"
 
 
+def leading_out(content: bytes) -> bytes:
+    """The dynamic section lies behind the file's end, by its program header."""
+    place = content.index(struct.pack("<II", 2, 6)) + 8  # PT_DYNAMIC, readable and writable
+    return content[:place] + struct.pack("<Q", 1 << 40) + content[place + 8 :]
+
+
 INFO = "demo-1.0.dist-info"
 DAMAGED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "does not exist": (lambda path: path.with_name("none-1.0-py3-none-any.whl"), "No such file"),
@@ -668,11 +691,8 @@ DAMAGED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "has a RECORD that is no text": (lambda path: rewritten(path, {f"{INFO}/RECORD": b"\xff\xfe,,\n"}), "utf-8"),
     **{f"has an ELF file of {part:.2%}": _short(part) for part in (0.0005, 0.003, 0.1, 0.5, 0.9, 0.99)},
     "has a program header that leads out": (
-        lambda path: rewritten(
-            path,
-            {"demo/_demo.so": elf(path, 1).replace(b"\x02\0\0\0\x06\0\0\0", b"\x02\0\0\0\x06\0\0\0" + b"\xff" * 6, 1)},
-        ),
-        "demo/_demo.so is a damaged ELF file",
+        lambda path: rewritten(path, {"demo/_demo.so": leading_out(elf(path, 1))}),
+        "demo/_demo.so is a damaged ELF file: the file is cut short",
     ),
 }
 
