@@ -283,6 +283,15 @@ def environ(clean: dict[str, str], tmp_path: Path) -> dict[str, str]:
     return {**clean, "HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
 
 
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """No test passes on what it has set: activation sets variables in this process, too."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture
 def clean() -> dict[str, str]:
     """An environment without anything of CUDA's."""

@@ -69,7 +69,7 @@ def test_a_fault(group: str, name: str, env: VEnv, environ: dict[str, str], tmp_
     env.prefix = WITHOUT_PRIVILEGE
     if fault.around:
         if "mount" in fault.around and not namespaces():
-            pytest.skip("mounting needs root")
+            pytest.skip("no mount namespace can be made here: that takes root, and no chroot")
         around = fault.around
         for variable, value in values.items():
             around = around.replace(f"${variable}", value)
