@@ -1,4 +1,4 @@
-"""What the package costs: ``python3 bench [--builds | --check | --record] [RESULT.json]``.
+"""What the package costs: ``python3 bench [--audits | --builds | --check | --record] [RESULT.json]``.
 
 Needs valgrind and strace. It makes an environment of its own in build/, and the project's wheel.
 """
@@ -18,6 +18,7 @@ import venv
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import audits
 import builds
 import check
 import growth
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 bench", description="Measure what the package costs.")
     modes = parser.add_mutually_exclusive_group()
     for mode, text in (
+        ("audits", "time the audit of a wheel of 1 GB instead: needs the network for what the extra wheel installs"),
         ("builds", "time whole builds of the example instead: needs the network, fetches 0.6 GB"),
         ("check", "compare three states of this Python with recorded.json: exit status 1 if one has grown"),
         ("record", "rewrite recorded.json, for all supported versions of Python that are here"),
@@ -129,6 +131,15 @@ def _builds(wheel: Path, directory: Path, result: Path) -> int:
     return 0
 
 
+def _audits(wheel: Path, directory: Path, result: Path) -> int:
+    """Time the audit of a large wheel."""
+    _, interpreter = running()
+    measured = audits.measure(interpreter, directory, wheel)
+    _print(audits.described(measured))
+    _write(result, "audits", measured._asdict())
+    return 0
+
+
 def _write(path: Path, section: str, figures: Mapping[str, object]) -> None:
     """Replace this *section* of the results, and leave the other one."""
     results = json.loads(path.read_text()) if path.exists() else {}
@@ -171,6 +182,7 @@ def _print(lines: Iterable[str]) -> None:
 
 
 MODES: dict[str, tuple[Callable[[Path, Path, Path], int], tuple[str, ...]]] = {
+    "audits": (_audits, ("gcc",)),
     "startup": (_startup, ("valgrind", "strace")),
     "builds": (_builds, ("strace",)),
     "check": (_check, ("valgrind",)),

@@ -47,11 +47,16 @@ _TAIL = 1 << 16
 
 
 def resolve(
-    requirements: Sequence[str], platform: str, constraints: Path | None = None, without: Sequence[str] = ()
+    requirements: Sequence[str],
+    platform: str,
+    constraints: Path | None = None,
+    without: Sequence[str] = (),
+    *,
+    without_requirements: bool = False,
 ) -> list[str]:
     """The URLs of the wheels that *requirements* resolve to on *platform*, leaving out the projects in *without*.
 
-    constraints: the versions to take, by default the newest on the index.
+    constraints: the versions to take, by default the newest on the index. without_requirements: nor what they require.
     """
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "requirements.in").write_text("\n".join(requirements))
@@ -59,6 +64,7 @@ def resolve(
         command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--only-binary", ":all:"]
         options = ["--python-platform", PLATFORMS[platform], "--override", "overrides.txt", "--format", "pylock.toml"]
         options += ["--constraints", str(constraints)] if constraints else []
+        options += ["--no-deps"] if without_requirements else []
         printed = run([*command, *options, "requirements.in"], env=MACHINE, cwd=Path(directory))
         urls = re.findall(r'\burl = "([^"]+\.whl)"', printed)
         paths = re.findall(r'\bpath = "([^"]+\.whl)"', printed)  # of an index that is a directory

@@ -17,7 +17,7 @@ import pytest
 from conftest import run
 from toolkits import MORE_PRODUCTS, NEWEST, PRODUCTS, RELEASES, number, release_lock
 
-from cuda_build_activate import _assemble, _toolkit, activate
+from cuda_build_activate import _assemble, _libraries, _toolkit, activate
 
 pytestmark = pytest.mark.everything
 
@@ -368,3 +368,42 @@ def test_a_toolkit_of_another_platform(unpacked: tuple[str, Path], monkeypatch: 
         assert "AArch64" in run(["readelf", "-h", root / name]), name
     for name in ("lib/libcudart.so", "lib/stubs/libcuda.so"):
         assert "AArch64" in run(["readelf", "-h", target / name]), name
+
+
+def test_every_library_has_an_owner(linux: Mapping[str, Survey]) -> None:
+    """The table of `audit`: by the name of each file that a loader can be asked for, whose soname it is."""
+    problems = []
+    used = set()
+    for machine, survey in linux.items():
+        for release, files in survey.items():
+            for path, wheel in files.items():
+                directory, name = os.path.split(path)
+                if not re.search(r"\.so(\.\d+)*$", name) or re.search(r"/x86$|^nvidia/cu13/bin$", directory):
+                    continue  # compute-sanitizer loads those itself
+                distribution, version = wheel.replace("_", "-").split("-py3-")[0].rsplit("-", 1)
+                rows = [
+                    row
+                    for row in _libraries.owners(name)
+                    if (row.distribution, row.directory) == (distribution, directory)
+                ]
+                if not [row for row in rows if str(row.version) == version.partition(".")[0]]:
+                    problems.append(f"{machine}, {release}: {path} of {wheel}: {rows}")
+                used |= set(rows)
+    assert not problems, "\n".join(problems)
+    surveyed = {row for row in _libraries.LIBRARIES if row.extra}
+    assert surveyed <= used
+
+
+def test_the_products_in_the_table_of_libraries(cache: Path) -> None:
+    """Each lies where its row says, in the wheel that it was seen in."""
+    for row in _libraries.LIBRARIES:
+        if not row.extra:
+            name, version = row.seen.split()
+            assert name == row.distribution
+            assert version.startswith(f"{row.version}.")
+            files = layout.files(
+                layout.resolve([f"{name}=={version}"], "linux_x86_64", without_requirements=True), cache
+            )
+            names = [os.path.basename(path) for path in files if os.path.dirname(path) == row.directory]
+            libraries = [library for library in names if re.search(r"\.so(\.\d+)*$", library)]
+            assert any(re.fullmatch(row.sonames, library) for library in libraries), row

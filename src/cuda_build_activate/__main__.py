@@ -2,11 +2,13 @@
 
 import argparse
 import csv
+import importlib
 import json
 import os
 import shutil
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, Union
 
 from cuda_build_activate import __version__
@@ -17,14 +19,17 @@ from cuda_build_activate._toolkit import find, versions
 
 DESCRIPTION = """\
 The CUDA toolkit that pip or uv installed into this Python environment, as the startup hook of cuda-build-activate sees
-it. All commands use the hook's own decision. Exit status: 0 all is well, 1 it is not (nothing is activated, an error
-was found), 2 the command line is wrong; run: that of its command."""
+it, and whether what was built with it will find its libraries. Exit status: 0 all is well, 1 it is not (nothing is
+activated, an error was found, a wheel cannot be repaired), 2 the command line is wrong, or a wheel cannot be read; run:
+that of its command."""
 EXAMPLES = """\
 examples:
   cuda-build-activate doctor --compile        why does my build fail?
   eval "$(cuda-build-activate env)"           this toolkit for the rest of this shell
   cuda-build-activate env --shell github >> "$GITHUB_ENV"
   cuda-build-activate run -- cmake -B build   this toolkit for one command
+  cuda-build-activate audit dist/*.whl        will it find its libraries where it is installed?
+  cuda-build-activate repair dist/*.whl       mend it, into wheelhouse/
 """
 
 
@@ -72,6 +77,20 @@ def _parser() -> argparse.ArgumentParser:
 
     root = commands.add_parser("root", help="print the toolkit root, one line")
     root.set_defaults(command=_root)
+
+    audit = commands.add_parser("audit", help="which CUDA libraries a wheel needs, and whether it will find them")
+    audit.add_argument("wheels", nargs="+", metavar="WHEEL", help="a wheel; with --installed, a distribution's name")
+    audit.add_argument("--installed", action="store_true", help="look at what is installed in this environment")
+    prints = audit.add_mutually_exclusive_group()
+    prints.add_argument("--json", action="store_true", help="print one JSON object", default=argparse.SUPPRESS)
+    prints.add_argument("--requirements", action="store_true", help="print the requirements to declare")
+    prints.add_argument("--exclude", action="store_true", help="print the options that keep auditwheel from bundling")
+    audit.set_defaults(command=_audit)
+
+    repair = commands.add_parser("repair", help="write a wheel that finds its CUDA libraries")
+    repair.add_argument("wheels", nargs="+", metavar="WHEEL")
+    repair.add_argument("-w", "--wheel-dir", metavar="DIR", default="wheelhouse", help="where to (default: wheelhouse)")
+    repair.set_defaults(command=_repair)
     return parser
 
 
@@ -165,18 +184,41 @@ def _doctor(options: argparse.Namespace) -> int:
         _write(json.dumps(described, indent=2) + "\n")
         return int(errors)
     lines = [activation.reason]
-    for finding in found:
-        lines.append(f"{_coloured(finding.severity)}: {finding.seen}")
-        lines += [f"  why: {finding.why}", f"  do:  {finding.remedy}"]
+    lines += [line for finding in found for line in _shown(finding)]
     lines += [f"passed: {line}" for line in passed]
     _write("\n".join(lines if found or passed else [*lines, "nothing is wrong"]) + "\n")
     return int(errors)
 
 
+def _shown(finding: Finding) -> list[str]:
+    severity = f"{_coloured(finding.severity)}: {finding.seen}"
+    return [severity, f"  why: {finding.why}", f"  do:  {finding.remedy}"]
+
+
 def _coloured(severity: str) -> str:
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+    colour = {"error": 31, "warning": 33}.get(severity)
+    if not colour or not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
         return severity
-    return f"\033[{'31' if severity == 'error' else '33'}m{severity}\033[0m"
+    return f"\033[{colour}m{severity}\033[0m"
+
+
+def _audit(options: argparse.Namespace) -> int:
+    commands = _wheel_commands("audit")
+    return commands.audit(options, _write, _shown) if commands else 2
+
+
+def _repair(options: argparse.Namespace) -> int:
+    commands = _wheel_commands("repair")
+    return commands.repair(options, _write) if commands else 2
+
+
+def _wheel_commands(command: str) -> Union[ModuleType, None]:
+    """The module with the commands for wheels, which needs what the extra wheel installs."""
+    try:
+        return importlib.import_module("cuda_build_activate._wheel_commands")
+    except ModuleNotFoundError as error:
+        _complain(f'{command} needs {error.name}: pip install "cuda-build-activate[wheel]"')
+        return None
 
 
 def _env(options: argparse.Namespace) -> int:
