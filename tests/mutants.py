@@ -1,6 +1,6 @@
 """Mutation testing of finding, deciding and making the root: ``python3 tests/mutants.py``.
 
-Runs mutmut on a copy, with the quick tests of these four modules, and compares the mutants that survive with those that
+Runs mutmut on a copy, with the quick tests of these five modules, and compares the mutants that survive with those that
 mutants.txt explains. Exit status 0: they are the same.
 """
 

@@ -92,7 +92,7 @@ def test_doing_it_again_changes_nothing(site: Path, mode: str) -> None:
     environ = {"PATH": "/usr/bin", RPATH: mode, "LDFLAGS": "-g  -O2 ", "LD_RUN_PATH": "/opt/lib::"}
     ours = activate([site], {"PATH": "/usr/bin", RPATH: mode}).variables
     activate([site], environ)
-    assert environ["LDFLAGS"] == f"{ours['LDFLAGS']} -g  -O2"
+    assert environ["LDFLAGS"] == f"{ours['LDFLAGS']} -g  -O2 "
     assert environ["LD_RUN_PATH"] == f"{ours['LD_RUN_PATH']}:/opt/lib::"
     # What a build does between.
     environ |= {"LDFLAGS": f"-Wl,-z,now {environ['LDFLAGS']}", "LD_RUN_PATH": f"/first:{environ['LD_RUN_PATH']}"}

@@ -162,7 +162,7 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
 
             if mode and not os.path.exists(os.path.join(root, _run_path.RESPONSE_FILE)):  # the wheels' own directory
                 mode, complaint = "", f"{root} has no {_run_path.RESPONSE_FILE}"
-            variables.update(_run_path.variables(environ, mode, root, active))
+            variables.update(_run_path.variables(environ, mode, root, active or root))
         if mode or complaint:
             note += f" (run paths: {mode})" if mode else f" (no run paths: {complaint})"
     if toolkit.nvcc:

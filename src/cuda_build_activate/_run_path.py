@@ -18,7 +18,7 @@ def response(directories: "Iterable[str]") -> bytes:
     return f"-rpath={':'.join(paths)}\n".encode()
 
 
-def variables(environ: "Mapping[str, str]", mode: str, root: str, active: str = "") -> "dict[str, str]":
+def variables(environ: "Mapping[str, str]", mode: str, root: str, active: str) -> "dict[str, str]":
     """LDFLAGS and LD_RUN_PATH, each where it is to be set: for *mode* in *root*, and of *active* and *root* no more.
 
     mode: ``relative``, ``absolute``, or empty, which removes what the others have set. What was there besides stays.
@@ -26,14 +26,13 @@ def variables(environ: "Mapping[str, str]", mode: str, root: str, active: str = 
     flag, paths = _told(root, mode) if mode else ("", [])
     flags, run_path = environ.get("LDFLAGS", ""), environ.get("LD_RUN_PATH", "")
     entries = run_path.split(":") if run_path else []
-    for other in {root, active} - {""}:
+    for other in {root, active}:
         for old_flag, old_paths in (_told(other, "relative"), _told(other, "absolute")):
             if old_flag != flag:
-                before, found, after = flags.partition(old_flag)
-                flags = (before + after.lstrip()).strip() if found else flags
+                flags = flags.replace(f"{old_flag} ", "").replace(old_flag, "")
             entries = [entry for entry in entries if entry in paths or entry not in old_paths]
     if flag not in flags:
-        flags = f"{flag} {flags}".strip()
+        flags = f"{flag} {flags}" if flags else flag
     if not {*paths} <= {*entries}:
         entries = [*paths, *(entry for entry in entries if entry not in paths)]
     wanted = {"LDFLAGS": flags, "LD_RUN_PATH": ":".join(entries)}

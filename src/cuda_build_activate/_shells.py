@@ -15,7 +15,7 @@ Changes = Mapping[str, Union[str, None]]
 def undone(variables: Iterable[str], root: str, environ: Mapping[str, str]) -> dict[str, Union[str, None]]:
     """What undoes in *environ* the activation of *root*, which set *variables*: lists lose its entries."""
     changes: dict[str, Union[str, None]] = {}
-    run_paths = _run_path.variables(environ, "", root)
+    run_paths = _run_path.variables(environ, "", root, root)
     for name in variables:
         if name in ("LDFLAGS", "LD_RUN_PATH"):
             changes[name] = run_paths.get(name, environ.get(name)) or None
