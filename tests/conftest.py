@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,6 +77,12 @@ SETS: dict[str, list[tuple[tuple[str, ...], Path]]] = {
         (("cmake==3.25.*",), lock("cmake-3.25")),
     ],
 }
+
+
+needs_headers = pytest.mark.skipif(
+    not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")),
+    reason="this Python has no headers to build extension modules with (Debian: python3-dev)",
+)
 
 
 def run(command: Sequence[Argument], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Argument, VEnv, run
+from conftest import Argument, VEnv, needs_headers, run
 from toolkits import NEWEST, minor_version
 
 PACKAGES = Path(__file__).parent / "packages"
@@ -96,6 +96,7 @@ def test_a_project_does_no_more_than_list_the_package(name: str) -> None:
     assert re.search(r"^requires = \[.*\"cuda-build-activate\"", texts["pyproject.toml"], re.MULTILINE)
 
 
+@needs_headers
 @pytest.mark.parametrize("front_end", FRONT_ENDS)
 @pytest.mark.parametrize("name", PROJECTS)
 def test_a_build_finds_the_toolkit_of_its_environment(
@@ -144,6 +145,7 @@ def torch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@needs_headers
 @pytest.mark.parametrize("front_end", FRONT_ENDS)
 def test_torch(front_end: str, torch: Path, index: dict[str, str], tmp_path: Path) -> None:
     """torch.utils.cpp_extension finds the toolkit; a PyTorch for CPUs suffices for that."""

@@ -112,7 +112,11 @@ setup(name="probe", version="1", py_modules=[])
 MESON = """
 project('probe', 'cpp', version: '1')
 cuda = dependency('cuda', modules: ['cudart'])
-import('python').find_installation().extension_module('probe', 'probe.cpp', dependencies: cuda, install: true)
+python = import('python').find_installation()
+shared_module(
+  'probe', 'probe.cpp', name_prefix: '', dependencies: cuda,
+  install: true, install_dir: python.get_install_dir(pure: false),
+)
 """
 # By the page's names: the backend, and the file that the build is written in.
 PROJECTS = {

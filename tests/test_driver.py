@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import VEnv, run
+from conftest import VEnv, needs_headers, run
 from toolkits import NEWEST, minor_version
 
 CUDA = """
@@ -90,6 +90,7 @@ def test_compilers(full: VEnv, hostile: dict[str, str], sources: Path) -> None:
             check(sources / name, soname)
 
 
+@needs_headers
 def test_setuptools(offline: dict[str, str], hostile: dict[str, str], sources: Path, tmp_path: Path) -> None:
     venv = VEnv(tmp_path / "venv")
     venv.install("cuda-build-activate", "setuptools", "cuda-toolkit[cudart,crt,cccl,nvcc]==13.*", index=offline)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Argument, VEnv, block, run
+from conftest import Argument, VEnv, block, needs_headers, run
 from toolkits import WITHOUT_NVCC, minor_version
 
 BACKEND = '\n[build-system]\nbuild-backend = "setuptools.build_meta"\n'
@@ -50,6 +50,7 @@ message(STATUS "found ${CUDAToolkit_VERSION} ${cublas}")
 """
 
 
+@needs_headers
 @pytest.mark.parametrize("requirement", WITHOUT_NVCC)
 def test_an_extension_module(requirement: str, offline: dict[str, str], clean: dict[str, str], tmp_path: Path) -> None:
     version = requirement.partition("==")[2]

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import MACHINE, VEnv, block, loaded, run
+from conftest import MACHINE, VEnv, block, loaded, needs_headers, run
 from toolkits import NEWEST, lock, minor_version, release_lock
 
-pytestmark = pytest.mark.everything
+pytestmark = [pytest.mark.everything, needs_headers]
 
 UV = [sys.executable, "-m", "uv"]
 LOCKS_OF_SDISTS = (lock("sdists"), release_lock(NEWEST))
