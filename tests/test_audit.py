@@ -720,3 +720,9 @@ def test_one_that_cannot_be_read_does_not_keep_from_others(
     report = json.loads(printed)
     assert ([found["name"] for found in report["wheels"]], report["healthy"]) == ([broken.name], False)
     assert "none.whl" in said
+
+
+def test_entries_for_directories_are_no_files(tmp_path: Path) -> None:
+    made = rewritten(wheel(tmp_path, {"demo/__init__.py": b""}), {"demo/": b"", "demo/empty/": b""})
+    assert [file.place for file in audit(made).distribution.files] == []
+    assert audit(made).findings == []
