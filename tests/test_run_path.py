@@ -131,6 +131,7 @@ def test_a_root_without_the_file(site: Path) -> None:
         done = activate([site], environ)
         assert done.root == expected
         assert done.reason.endswith(f" (no run paths: {expected} has no rpath.rsp)")
+        assert ("the wheels' own directory" in done.reason) == (expected != root)
         assert "LDFLAGS" not in environ
         shutil.rmtree(site / "cuda-build-activate", ignore_errors=True)
         (site / "cuda-build-activate").touch()
