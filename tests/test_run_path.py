@@ -137,6 +137,16 @@ def test_a_root_without_the_file(site: Path) -> None:
         (site / "cuda-build-activate").touch()
 
 
+def test_an_outer_environment_that_is_gone(site: Path, tmp_path: Path) -> None:
+    make_toolkit(tmp_path / "inner")
+    environ = {"PATH": "/usr/bin", RPATH: "absolute", "LDFLAGS": "-g", "LD_RUN_PATH": "/opt/lib"}
+    activate([site], environ)
+    shutil.rmtree(site)
+    root = activate([tmp_path / "inner"], environ).root
+    assert environ["LDFLAGS"] == f"-Xlinker -rpath={root}/lib64/. -g"
+    assert environ["LD_RUN_PATH"] == f"{root}/lib64/.:/opt/lib"
+
+
 @pytest.mark.parametrize("mode", ["relative", "absolute"])
 def test_undone(site: Path, mode: str) -> None:
     for own in ({"LDFLAGS": "-g", "LD_RUN_PATH": "/opt/lib"}, {"LDFLAGS": None, "LD_RUN_PATH": None}):
