@@ -131,9 +131,20 @@ def test_a_root_without_the_file(site: Path) -> None:
         done = activate([site], environ)
         assert done.root == expected
         assert done.reason.endswith(f" (no run paths: {expected} has no rpath.rsp)")
+        assert ("the wheels' own directory" in done.reason) == (expected != root)
         assert "LDFLAGS" not in environ
         shutil.rmtree(site / "cuda-build-activate", ignore_errors=True)
         (site / "cuda-build-activate").touch()
+
+
+def test_an_outer_environment_that_is_gone(site: Path, tmp_path: Path) -> None:
+    make_toolkit(tmp_path / "inner")
+    environ = {"PATH": "/usr/bin", RPATH: "absolute", "LDFLAGS": "-g", "LD_RUN_PATH": "/opt/lib"}
+    activate([site], environ)
+    shutil.rmtree(site)
+    root = activate([tmp_path / "inner"], environ).root
+    assert environ["LDFLAGS"] == f"-Xlinker -rpath={root}/lib64/. -g"
+    assert environ["LD_RUN_PATH"] == f"{root}/lib64/.:/opt/lib"
 
 
 @pytest.mark.parametrize("mode", ["relative", "absolute"])
