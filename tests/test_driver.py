@@ -100,8 +100,9 @@ def test_setuptools(offline: dict[str, str], hostile: dict[str, str], sources: P
 
 
 def test_cmake(full: VEnv, hostile: dict[str, str], sources: Path) -> None:
-    cmake = str(Path(sys.executable).parent / "cmake")
-    child(full, hostile, sources, cmake, "-S", ".", "-B", "build")
+    tools = Path(sys.executable).parent
+    cmake, ninja = str(tools / "cmake"), f"-DCMAKE_MAKE_PROGRAM={tools}/ninja"
+    child(full, hostile, sources, cmake, "-G", "Ninja", ninja, "-S", ".", "-B", "build")
     child(full, hostile, sources, cmake, "--build", "build")
     check(sources / "build" / "cuda", "libcuda.so.1")
     check(sources / "build" / "nvml", "libnvidia-ml.so.1")

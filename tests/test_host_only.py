@@ -86,7 +86,7 @@ def test_cmake(requirement: str, offline: dict[str, str], clean: dict[str, str],
     """From CMake 4.2 on; earlier ones want nvcc in the directory that the environment's CUDAToolkit_ROOT names."""
     version = requirement.partition("==")[2]
     made = VEnv(tmp_path / "venv")
-    made.install("cuda-build-activate", "cmake", requirement, index=offline)
+    made.install("cuda-build-activate", "cmake", "ninja", requirement, index=offline)
     (tmp_path / "CMakeLists.txt").write_text(CMAKE)
     code = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
     command: list[Argument] = [
@@ -94,6 +94,9 @@ def test_cmake(requirement: str, offline: dict[str, str], clean: dict[str, str],
         "-c",
         code,
         made.path / "bin" / "cmake",
+        "-G",
+        "Ninja",
+        f"-DCMAKE_MAKE_PROGRAM={made.path}/bin/ninja",
         "-S",
         tmp_path,
         "-B",
