@@ -460,3 +460,12 @@ def test_failure_leaves_nothing_behind(site: Path, monkeypatch: pytest.MonkeyPat
     assert done.root == str(site / "nvidia" / "cu13") == environ["CUDA_HOME"]
     assert "the wheels' own directory" in done.reason
     assert os.listdir(site / "cuda-build-activate") == []
+
+
+def test_run_paths_lead_to_libraries_only(site: Path) -> None:
+    make_toolkit(site)
+    (site / "nvidia" / "nccl" / "include").mkdir(parents=True)
+    (site / "cutensor" / "lib").mkdir(parents=True)
+    option = (root_of(site) / "rpath.rsp").read_text()
+    assert "$ORIGIN/nvidia/cu13/lib:$ORIGIN/cutensor/lib:$ORIGIN/../nvidia/cu13/lib" in option
+    assert "nccl" not in option
