@@ -27,6 +27,7 @@ uniq unlink users wc which who whoami xargs xz yes
 git
 addr2line ar as c++ c++filt cc cpp elfedit g++ gcc gcc-ar gcc-nm gcc-ranlib gcov ld ld.bfd ld.gold nm objcopy objdump
 ranlib readelf size strings strip
+x86_64-linux-gnu-gcc x86_64-linux-gnu-g++ x86_64-linux-gnu-gcc-ar x86_64-linux-gnu-ar aarch64-linux-gnu-g++
 """
 # What single tests skip without, and say so.
 OPTIONAL = """

@@ -42,7 +42,6 @@ NOT_NEEDED = (
     r"share/skills/.+",  # instructions for coding agents: nvidia-nvshmem-cu13 3.8
     r"(\w+/)?__init__\.py",  # the components of CUDA 11 and 12 are Python packages
     r"res/nvJitLink_linux\.def",  # nvidia-nvjitlink-cu12 12.0 and 12.1
-    r"cuda_entrypoints/\w+\.py",  # the commands nvcc, ptxas, ... of nvidia-cuda-nvcc 13.5.37, Windows on Arm
 )
 # Of a toolkit with nvcc, besides.
 NEEDED = (
@@ -114,7 +113,8 @@ WINDOWS_DIRECTORIES = {
 ONLY_ON = {
     "win_amd64": [r"lib/Win32/OpenCL\.lib"],  # nothing else of CUDA is for 32 bits
     # nvidia-cuda-cccl 13.3.4.2.1, that of 13.4.1.0, has its headers here and not in include, unlike all others.
-    "win_arm64": [r"cccl/include/.+"],
+    # nvidia-cuda-nvcc 13.5.37 has console scripts there: nvcc, ptxas, ...
+    "win_arm64": [r"cccl/include/.+", r"cuda_entrypoints/\w+\.py"],
 }
 # The machine types in the headers of ELF (e_machine, which readelf translates) and PE files.
 PE_MACHINES = {"win_amd64": 0x8664, "win_arm64": 0xAA64}
