@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 DIRECTORY = "cuda-build-activate"  # not an identifier: never importable by accident
-STAMP = ".stamp"
+STAMP, OF_SITE = ".stamp", "/.site"
 SWITCH, VERBOSE = "CUDA_BUILD_ACTIVATE", "CUDA_BUILD_ACTIVATE_VERBOSE"
-RPATH = "CUDA_BUILD_ACTIVATE_RPATH"
+RPATH, STABLE = "CUDA_BUILD_ACTIVATE_RPATH", "CUDA_BUILD_ACTIVATE_STABLE_PATH"
 MARKER, SITE = "CUDA_BUILD_ACTIVATE_ROOT", "CUDA_BUILD_ACTIVATE_SITE"
 ROOT_VARIABLES = ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDAToolkit_ROOT", "CUDA_TOOLKIT_ROOT_DIR")
 # What nvcc, which runs its tools by a shell, CMake or a list of directories cannot take in the name of a directory.
-UNUSABLE = frozenset(';:"$`<[]\\\r\n')
+UNUSABLE = ';:"$`<[]\\\r\n'
 # Linux starts no process with a variable of more than 128 KiB, and a character may take four bytes; Windows has 32,767.
 LONGEST = 32_000
 
-searched: "tuple[object, ...]" = ()  # where the startup hook has looked for a toolkit, if it has run
+# Where the startup hook has looked for a toolkit, if it has run. (An annotation would cost something at each start.)
+searched = ()  # type: tuple[object, ...]
 
 
 def __getattr__(name: str) -> object:
@@ -77,17 +78,20 @@ def shortcut(paths: "tuple[str, ...]", sitedir: "str | None") -> bool:
     if not entries and not verbose:
         return True
     if switch or verbose or get("CUDACXX") or get(MARKER):
-        # A child keeps what its parent set. A .pth file's line finds that out, but for Fedora's lib64, which is a link
-        # to lib, and both are processed.
-        return os.path.samefile(sitedir or entries[0], get(SITE, ""))
+        # A child keeps what its parent set. A .pth file's line finds that out, but not where an environment was moved,
+        # or in Fedora's lib64, a link to lib of which both are processed. Two up from a root is its site directory.
+        return os.path.samefile(sitedir or entries[0], get(SITE, "")[: -len(OF_SITE)] + "/../..")
     (entry,) = {*entries}
     (name,) = [name for name in os.listdir(entry + "/nvidia") if name[:2] == "cu" and name[2:].isdecimal()]
-    root = f"{entry}/{DIRECTORY}/{name}"
+    own = f"{entry}/{DIRECTORY}/{name}"
+    root = current(own, entry)
     path, prefixes, libraries = get("PATH", ""), get("CMAKE_PREFIX_PATH", ""), get("LIBRARY_PATH", "")
     others = path + prefixes + libraries
-    if root[0] != "/" or UNUSABLE.intersection(root) or root in others or len(others) > LONGEST // 2 or get(RPATH):
+    # The name of a stable path has no such characters.
+    odd = any(character in root for character in UNUSABLE) if root == own else get(STABLE)
+    if odd or root[:1] != "/" or root in others or len(others) > LONGEST // 2 or get(RPATH):
         return False
-    if not is_current(root, entry) or not os.path.isfile(root + "/bin/nvcc"):
+    if not os.path.isfile(root + "/bin/nvcc"):
         return False
     os.environ.update(
         dict.fromkeys((MARKER, *ROOT_VARIABLES), root),
@@ -95,18 +99,22 @@ def shortcut(paths: "tuple[str, ...]", sitedir: "str | None") -> bool:
         PATH=f"{root}/bin:{path or os.defpath}",
         CMAKE_PREFIX_PATH=root + (prefixes and ":" + prefixes),
         LIBRARY_PATH=root + "/lib64/stubs" + (libraries and ":" + libraries),
-        CUDA_BUILD_ACTIVATE_SITE=sitedir or entry,
+        CUDA_BUILD_ACTIVATE_SITE=root + OF_SITE,
     )
     return True
 
 
-def is_current(root: str, entry: str) -> bool:
-    """Whether no directory in *entry* that *root* was made from has changed. Raises OSError or ValueError."""
+def current(root: str, entry: str) -> str:
+    """The path to activate *root* by: itself, or its stable path. Empty if a directory in *entry* that it was made from
+    has changed, or if that path is no longer its own. Raises OSError or ValueError.
+    """
     with open(f"{root}/{STAMP}", "rb") as file:
-        records = os.fsdecode(file.read()).split("\0")
+        stable, *records = os.fsdecode(file.read()).split("\0")
     for record in records:
         *times, directory = record.split(" ", 2)
         path = directory if directory[0] == "/" else f"{entry}/{directory}"
-        if str(os.access(path, 0) and os.stat(path).st_mtime_ns) not in times:
-            return False
-    return not os.stat(root + "/bin").st_mode & 0o002  # no other user can put programs into PATH
+        if str(os.access(path, 0) if "False" in times else os.stat(path).st_mtime_ns) not in times:
+            return ""
+    if stable and (os.readlink(stable) != root or os.lstat(stable).st_uid != os.geteuid()):
+        return ""
+    return "" if os.stat(root + "/bin").st_mode & 0o002 else stable or root  # others could put programs into PATH

@@ -5,13 +5,14 @@ import csv
 import importlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Union
 
-from cuda_build_activate import __version__
+from cuda_build_activate import __version__, _recipes
 from cuda_build_activate._activate import Activation, decide, requested_major
 from cuda_build_activate._doctor import Finding, findings, prove
 from cuda_build_activate._shells import SHELLS, undone
@@ -28,6 +29,7 @@ examples:
   eval "$(cuda-build-activate env)"           this toolkit for the rest of this shell
   cuda-build-activate env --shell github >> "$GITHUB_ENV"
   cuda-build-activate run -- cmake -B build   this toolkit for one command
+  cuda-build-activate recipe lightgbm         how do I build that with CUDA?
   cuda-build-activate audit dist/*.whl        will it find its libraries where it is installed?
   cuda-build-activate repair dist/*.whl       mend it, into wheelhouse/
 """
@@ -78,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     root = commands.add_parser("root", help="print the toolkit root, one line")
     root.set_defaults(command=_root)
 
+    recipe = commands.add_parser("recipe", help="how to build another project's source distribution")
+    recipe.add_argument("project", nargs="?", help="its name on PyPI; without one, list those that are known")
+    recipe.set_defaults(command=_recipe)
+
     audit = commands.add_parser("audit", help="which CUDA libraries a wheel needs, and whether it will find them")
     audit.add_argument("wheels", nargs="+", metavar="WHEEL", help="a wheel; with --installed, a distribution's name")
     audit.add_argument("--installed", action="store_true", help="look at what is installed in this environment")
@@ -106,6 +112,7 @@ def _info(options: argparse.Namespace) -> int:
             "code": activation.code or None,
             "reason": activation.reason,
             "root": activation.root,
+            "own_root": activation.own_root,
             "version": activation.version,
             "major": toolkit.major if toolkit else None,
             "nvcc": bool(toolkit and toolkit.nvcc),
@@ -145,9 +152,9 @@ def _components(entries: list[str]) -> list[dict[str, Any]]:
                 continue
             for path in files:
                 directory, _, base = path.rpartition("/")
-                if directory.endswith("/bin") and "." not in base:
-                    programs.add(base)
-                elif base.startswith("lib") and (".so" in base or base.endswith(".a")):
+                if directory.endswith("/bin") and ("." not in base or base.endswith(".exe")):
+                    programs.add(base.removesuffix(".exe"))
+                elif base.endswith((".dll", ".lib")) or re.match(r"lib.*(\.so|\.a$)", base):
                     libraries.add(base)
                 headers += "/include/" in path
             break
@@ -200,6 +207,19 @@ def _coloured(severity: str) -> str:
     if not colour or not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
         return severity
     return f"\033[{colour}m{severity}\033[0m"
+
+
+def _recipe(options: argparse.Namespace) -> int:
+    if options.project is None:
+        rows = _recipes.known().values()
+        width = max(len(f"{row.name} {row.version}") for row in rows)
+        _write(
+            "".join(f"{f'{row.name} {row.version}':{width}}  {row.tested.get('outcome', 'not run')}\n" for row in rows)
+        )
+        return 0
+    found = _recipes.find(options.project)
+    _write(_recipes.described(found) if found else _recipes.start(options.project))
+    return 0 if found else 1
 
 
 def _audit(options: argparse.Namespace) -> int:

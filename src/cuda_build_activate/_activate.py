@@ -3,15 +3,24 @@
 import os
 import sys
 
-from cuda_build_activate import LONGEST, MARKER, ROOT_VARIABLES, RPATH, SITE, SWITCH, UNUSABLE, VERBOSE, _toolkit
-from cuda_build_activate._root import find_or_make
-from cuda_build_activate._toolkit import find, nvcc_name
+from cuda_build_activate import (
+    LONGEST,
+    MARKER,
+    OF_SITE,
+    ROOT_VARIABLES,
+    RPATH,
+    SITE,
+    SWITCH,
+    UNUSABLE,
+    VERBOSE,
+    _toolkit,
+)
+from cuda_build_activate._toolkit import OFF, find, nvcc_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, MutableMapping
 
-OFF = ("0", "off", "false", "no")
 ON = ("", "1", "on", "true", "yes")
 
 _told = ""
@@ -20,13 +29,14 @@ _told = ""
 class Activation:
     """What `activate()` did.
 
-    rule: the rule that decided, 1 to 5 as in the README: 1 the switch, 2 CUDACXX, 3 a toolkit with nvcc, 4 one without,
+    rule: which decided, (docs/reference/decision.md): 1 the switch, 2 CUDACXX, 3 a toolkit with nvcc, 4 one without,
     5 none. code: why nothing was activated, by the doctor's name for it; empty if something was. reason: the same in
     words. root: the toolkit root that was activated, and major: its CUDA's major version; None if nothing was.
+    no_stable_path: why the root of a temporary environment has no stable path, if it has none.
     variables: every environment variable of the activation with its value; empty if nothing was.
     """
 
-    __slots__ = ("_words", "code", "major", "root", "rule", "variables")
+    __slots__ = ("_words", "code", "major", "no_stable_path", "root", "rule", "variables")
 
     def __init__(
         self,
@@ -36,6 +46,7 @@ class Activation:
         root: "str | None" = None,
         major: "int | None" = None,
         variables: "dict[str, str] | None" = None,
+        no_stable_path: str = "",
     ) -> None:
         self.rule = rule
         self.code = code
@@ -43,6 +54,7 @@ class Activation:
         self.root = root
         self.major = major
         self.variables = variables or {}
+        self.no_stable_path = no_stable_path
 
     def __repr__(self) -> str:
         return f"Activation(root={self.root!r}, reason={self.reason!r})"
@@ -53,7 +65,16 @@ class Activation:
         if self.root is None:
             return f"nothing activated: {self._words}"
         nvcc = "with nvcc" if self.rule == 3 else "without nvcc"
-        return f"activated CUDA {self.version or self.major} {nvcc}: {self.root}{self._words}"
+        own = f" -> {self.own_root}" if self.own_root != self.root else ""
+        stable = f" (no stable path: {self.no_stable_path})" if self.no_stable_path else ""
+        return f"activated CUDA {self.version or self.major} {nvcc}: {self.root}{own}{self._words}{stable}"
+
+    @property
+    def own_root(self) -> "str | None":
+        """Where the root is in its environment, if `root` is a stable path to that; else the same as `root`."""
+        if self.root and os.path.islink(self.root) and os.path.isabs(os.readlink(self.root)):
+            return os.readlink(self.root)
+        return self.root
 
     @property
     def version(self) -> "str | None":
@@ -75,13 +96,8 @@ def startup(sitedir: "str | None") -> None:
         if sitedir and sitedir not in paths:
             paths.insert(0, sitedir)
         activation = decide(os.environ, paths)
-        if activation.root:
-            site = sitedir or os.path.dirname(os.path.dirname(activation.root))
-            if activation.root != os.environ.get(MARKER):
-                _apply(activation, os.environ)
-                os.environ[SITE] = site
-            else:  # what the parent activated, the build may have changed for its children
-                os.environ.setdefault(SITE, site)
+        if activation.root != os.environ.get(MARKER):  # what the parent activated, the build may have changed
+            _apply(activation, os.environ)
     except Exception as error:
         activation = Activation(0, "failed", repr(error))
     try:
@@ -143,19 +159,21 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
     other = "" if toolkit.nvcc else _other_toolkit(environ, active)
     if other:
         return Activation(rule, "not-displaced", f"there is {name} in this environment, and {other}")
-    root, note = find_or_make(toolkit, environ)
+    from cuda_build_activate._root import find_or_make  # not for the decisions above
+
+    root, note, no_stable_path = find_or_make(toolkit, environ)
     if not root:
         return Activation(rule, "root-not-writable", f"no toolkit root for {name} could be made: {note}")
-    unusable = (frozenset(";") if _toolkit.WINDOWS else UNUSABLE).intersection(root)
+    unusable = _unusable(root, environ)
     if unusable:
-        return Activation(rule, "unusable-path", f"no toolkit works where {min(unusable)!r} is in the path: {root}")
+        return Activation(rule, "unusable-path", f"no toolkit works where {unusable!r} is in the path: {root}")
     if not _toolkit.WINDOWS and os.stat(os.path.join(root, "bin")).st_mode & 0o002:
         return Activation(rule, "open-to-others", f"everybody can write to {root}/bin")
     variables = dict.fromkeys((MARKER, *ROOT_VARIABLES), root)
+    variables[SITE] = root + OF_SITE
     variables["PATH"] = _prepend(environ.get("PATH") or os.defpath, _bin(root), _bin(active))
     variables["CMAKE_PREFIX_PATH"] = _prepend(environ.get("CMAKE_PREFIX_PATH", ""), [root], [active] if active else [])
-    if not _toolkit.WINDOWS:  # so that gcc links -lcuda: nothing but the driver's stubs is there
-        variables["LIBRARY_PATH"] = _prepend(environ.get("LIBRARY_PATH", ""), _stubs(root), _stubs(active))
+    if not _toolkit.WINDOWS:
         mode, complaint = requested_run_paths(environ)
         if mode or active:
             from cuda_build_activate import _run_path
@@ -163,14 +181,31 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
             if mode and not os.path.exists(os.path.join(root, _run_path.RESPONSE_FILE)):  # the wheels' own directory
                 mode, complaint = "", f"{root} has no {_run_path.RESPONSE_FILE}"
             variables.update(_run_path.variables(environ, mode, root, active or root))
+        # So that gcc links -lcuda: nothing but the driver's stubs is in the first. With run paths, the second is for
+        # CMake 4.4: a response file in LDFLAGS hides where nvcc looks, and g++ would link CUDA's runtime without.
+        stubs, libraries = _libraries(root)
+        searched = [stubs, libraries] if mode else [stubs]
+        before = _libraries(active) if active else []
+        variables["LIBRARY_PATH"] = _prepend(environ.get("LIBRARY_PATH", ""), searched, before)
         if mode or complaint:
             note += f" (run paths: {mode})" if mode else f" (no run paths: {complaint})"
     if toolkit.nvcc:
         variables["CUDACXX"] = os.path.join(root, "bin", nvcc_name())
+    if _toolkit.WINDOWS:  # where a name has no case, and a copy of os.environ has it in capitals
+        variables = {name.upper(): value for name, value in variables.items()}
     for variable, value in variables.items():
         if len(value) > LONGEST:
             return Activation(rule, "too-long", f"{variable} would be too long")
-    return Activation(rule, "", note, root, toolkit.major, variables)
+    return Activation(rule, "", note, root, toolkit.major, variables, no_stable_path)
+
+
+def _unusable(root: str, environ: "Mapping[str, str]") -> str:
+    """What in the path *root* is taken for something else; empty if there is nothing."""
+    if _toolkit.WINDOWS:
+        # nvcc runs its tools by cmd, which puts a variable's value in the place of its name.
+        names = [f"%{name}%" for name in root.split("%")[1:-1] if environ.get(name)]
+        return names[0] if names else ";" * (";" in root)
+    return min({*root}.intersection(UNUSABLE), default="")
 
 
 def requested_major(environ: "Mapping[str, str]") -> "tuple[int | None, str, str]":
@@ -208,19 +243,19 @@ def _bin(root: str) -> "list[str]":
     if not root:
         return []
     directory = os.path.join(root, "bin")
-    if _toolkit.WINDOWS:  # the DLLs lie one level down (nvidia-cublas 13)
-        dlls = [os.path.join(directory, machine) for machine in ("x86_64", "arm64")]
+    if _toolkit.WINDOWS:  # the DLLs lie one level down: in our root and in an installed CUDA 13, and in the wheels
+        dlls = [os.path.join(directory, machine) for machine in ("x64", "arm64", "x86_64")]
         return [directory, *(path for path in dlls if os.path.isdir(path))]
     return [directory]
 
 
-def _stubs(root: str) -> "list[str]":
-    return [os.path.join(root, "lib64", "stubs")] if root else []
+def _libraries(root: str) -> "list[str]":
+    return [os.path.join(root, "lib64", "stubs"), os.path.join(root, "lib64")]
 
 
 def _prepend(value: str, new: "list[str]", old: "list[str]") -> str:
     """*value*, a list as PATH is one, with *new* in front and without *old*; as it is if it has *new* already."""
     entries = value.split(os.pathsep) if value else []
-    if new == old and new[0] in entries:
+    if {*new} <= {*old} and {*new} == {*old} & {*entries}:
         return value
     return os.pathsep.join([*new, *(entry for entry in entries if entry not in new and entry not in old)])

@@ -1,13 +1,14 @@
 """What is in the root: the canonical toolkit that is made out of the wheels.
 
 The root is a tree of links with the layout of a toolkit from NVIDIA's installer. Build tools insist on `lib64`, on
-unversioned linker names (`libcudart.so`), on `targets/` and on a version file, and the wheels have none of them.
+unversioned linker names (`libcudart.so`), on `targets/` and on a version file, and the wheels have none of them. On
+Windows they lack most import libraries (`cublas.lib`), without which nothing links a DLL.
 """
 
 import os
 import time
 
-from cuda_build_activate import DIRECTORY, STAMP
+from cuda_build_activate import DIRECTORY, OF_SITE, STAMP, _toolkit
 from cuda_build_activate._run_path import RESPONSE_FILE, response
 from cuda_build_activate._stubs import driver_stubs
 from cuda_build_activate._toolkit import PRODUCTS, Toolkit, components, toolkit_version, versions
@@ -53,30 +54,75 @@ LAYOUT = (
     Row("compute-sanitizer", "compute-sanitizer", seen="nvidia-cuda-sanitizer-api 13.4.92"),
 )
 
+# On Windows, where everything is linked file by file: a hard link takes no privilege, and there is none to a directory.
+WINDOWS_LAYOUT = (
+    Row("lib/cmake", "lib/cmake", seen="nvidia-cuda-cccl 13.0.85"),
+    Row("lib/cmake", "cuda_cccl/lib/cmake", seen="nvidia-cuda-cccl 13.2.75"),
+    Row("lib/cmake", "cccl/lib/cmake", seen="nvidia-cuda-cccl 13.3.3.3.1"),
+    # What loads a DLL itself looks where an installer puts it (CUDA 13): the wheels call that directory otherwise.
+    Row("bin/x64", "bin/x86_64", seen="nvidia-cuda-runtime 13.4.92"),
+    Row("bin", "bin", seen="nvidia-cuda-nvcc 13.4.92"),
+    Row("include", "include", seen="nvidia-cuda-runtime 13.4.92"),
+    Row("include", "cccl/include", seen="nvidia-cuda-cccl 13.3.4.2.1"),  # for arm64; this one alone
+    Row("lib", "lib", seen="nvidia-cuda-runtime 13.4.92"),
+    Row("nvvm", "nvvm", seen="nvidia-nvvm 13.4.92"),
+    Row("nvvm/bin", "bin/x86_64", start="nvvm64", seen="nvidia-nvvm 13.4.92"),  # what nvcc -dlto opens
+    Row("nvvm/bin", "bin/arm64", start="nvvm64", seen="nvidia-nvvm 13.4.92"),
+    Row("nvvm/include", "include", start="nvvm.h", seen="nvidia-nvvm 13.4.92"),
+    Row("nvvm/bin", "bin", start="cicc", seen="nvidia-nvvm 13.0.48"),
+)
+
 # The directory below targets/ for a machine, by NVIDIA's name.
 TARGETS = {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}
 
 # A change in the tick of the file system's clock in which a directory was listed can leave its time as it was.
 _TICK_NS = 50_000_000
 _NEVER = -1  # the time of no directory: what was read then is read again at the next start
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # the last on Windows alone
 _PYTHON = ("__init__.py", "__pycache__")  # in the directories of CUDA 12's components
 
 
 def assemble(toolkit: Toolkit, tree: str) -> None:
     """Write *toolkit*'s root to *tree*, which is not there yet. Raises OSError."""
     _write(tree, plan(toolkit), toolkit.entries[0])
+    if not _toolkit.WINDOWS:  # where no path can lie below another directory as it is
+        for entry in toolkit.entries:
+            _mark(tree, os.path.normpath(entry))
 
 
 def plan(toolkit: Toolkit) -> "Content":
-    """What *toolkit*'s root holds, with the stamp that `is_current` compares. Raises OSError."""
+    """What *toolkit*'s root holds, with the stamp that `current` compares. Raises OSError."""
     root = _Root(toolkit.entries)
     directories = (*components(toolkit), *(product.path for product in PRODUCTS))
-    for row in LAYOUT:
+    windows = _toolkit.WINDOWS
+    for row in WINDOWS_LAYOUT if windows else LAYOUT:
         for directory in directories:
             for entry in toolkit.entries:
-                root.merge(row.place, os.path.join(entry, directory, row.source), row.start, row.by_file)
-    for place in ("bin", "include", "lib64/stubs"):
+                root.merge(row.place, os.path.join(entry, directory, row.source), row.start, row.by_file or windows)
+    for place in ("bin", "include"):
         root.directory(place)
+    if windows:
+        from cuda_build_activate._import_libraries import add_missing
+
+        add_missing(root.content)
+    else:
+        _add_what_linux_has(root, toolkit, directories)
+    installed = versions(toolkit.entries)
+    version = toolkit_version(toolkit, installed)
+    if version:
+        root.content["version.txt"] = f"CUDA Version {version}\n".encode()
+        described = ",\n".join(
+            f'  "{name}": {{"name": "{name}", "version": "{found}"}}'
+            for name, found in {"cuda": version, **installed}.items()
+        )
+        root.content["version.json"] = f"{{\n{described}\n}}\n".encode()
+    root.content[STAMP] = root.stamp()
+    return root.content
+
+
+def _add_what_linux_has(root: "_Root", toolkit: Toolkit, directories: "tuple[str, ...]") -> None:
+    """Add the names that linkers look for, the driver's stubs, `targets/`, and the linker option for run paths."""
+    root.directory("lib64/stubs")
     root.add_linker_names()
     root.content["lib"] = "lib64"
     machine = os.uname().machine
@@ -95,17 +141,6 @@ def plan(toolkit: Toolkit) -> "Content":
         if os.path.isdir(os.path.join(entry, directory, "lib"))
     )
     root.content[RESPONSE_FILE] = response(libraries)
-    installed = versions(toolkit.entries)
-    version = toolkit_version(toolkit, installed)
-    if version:
-        root.content["version.txt"] = f"CUDA Version {version}\n".encode()
-        described = ",\n".join(
-            f'  "{name}": {{"name": "{name}", "version": "{found}"}}'
-            for name, found in {"cuda": version, **installed}.items()
-        )
-        root.content["version.json"] = f"{{\n{described}\n}}\n".encode()
-    root.content[STAMP] = root.stamp()
-    return root.content
 
 
 class _Root:
@@ -116,15 +151,27 @@ class _Root:
         self._entries = entries
         self._times: dict[str, int] = {}
         self._started = time.time_ns()
+        self._placed: set[str] = set()
 
     def merge(self, place: str, source: str, start: str, by_file: bool) -> None:
-        """Let *place* show those entries of the directory *source*, if it exists, whose names begin with *start*."""
-        found = [entry for entry in self.scan(source) if entry.name.startswith(start) and entry.name not in _PYTHON]
+        """Let *place* show those entries of the directory *source*, if it exists, whose names begin with *start*.
+
+        What was merged as a whole is not shown again by the directory that it lies in.
+        """
+        # An installation that changes what lies deeper makes what it lies in anew. On Windows, where all of that is
+        # read, there would be 170 times to compare.
+        if not (_toolkit.WINDOWS and place.count("/") > 1):
+            self._note(source)
+        found = [entry for entry in self._scan(source) if entry.name.startswith(start) and entry.name not in _PYTHON]
         entries = sorted((entry.name, entry.is_dir()) for entry in found)
         if entries:
             self.directory(place)
+        if not start:
+            self._placed.add(source)
         for name, is_directory in entries:
-            inner, path = f"{place}/{name}", os.path.join(source, name)
+            inner, path = f"{place}/{name}", f"{source}/{name}"
+            if is_directory and path in self._placed:
+                continue
             if is_directory and (by_file or self._is_directory(inner)):
                 self.directory(inner)
                 self.merge(inner, path, "", by_file)
@@ -140,9 +187,8 @@ class _Root:
             self.content[place] = None
             self.merge(place, linked, "", False)
 
-    def scan(self, directory: str) -> "list[os.DirEntry[str]]":
+    def _scan(self, directory: str) -> "list[os.DirEntry[str]]":
         """List *directory*; nothing, if it does not exist. Raises OSError if it cannot be read: no half a root."""
-        self._note(directory)
         try:
             with os.scandir(directory) as entries:
                 return list(entries)
@@ -174,7 +220,7 @@ class _Root:
         for path, made in self._times.items():
             times = (made, made // 10**9 * 10**9) if made < self._started - _TICK_NS else (_NEVER, _NEVER)
             records.append("{} {} {}".format(*times, path.removeprefix(prefix)))
-        return os.fsencode("\0".join(records))
+        return os.fsencode("\0".join(["", *records]))  # the first says by which path to activate the root
 
     def _is_directory(self, place: str) -> bool:
         linked = self.content.get(place, b"")
@@ -188,13 +234,16 @@ class _Root:
             except (FileNotFoundError, NotADirectoryError):
                 above = os.path.dirname(directory)
                 if above in self._entries:  # it changes with all that is installed, and with our own directory
-                    self._times[directory] = False  # what is_current() finds where nothing is
+                    self._times[directory] = False  # what current() finds where nothing is
                 else:
                     directory = above
 
 
 def _write(tree: str, content: "Content", entry: str) -> None:
-    """Write *content* below *tree*, with relative links to what lies in *entry* if *tree* does so too."""
+    """Write *content* below *tree*, with relative links to what lies in *entry* if *tree* does so too.
+
+    On Windows with hard links: symbolic ones take a privilege there.
+    """
     prefix = os.path.join(entry, "")
     # An environment may be moved. From tree/bin three up is *entry*: out of bin, tree and our directory.
     climb = "../../" if tree.startswith(os.path.join(prefix, DIRECTORY)) else None
@@ -204,11 +253,29 @@ def _write(tree: str, content: "Content", entry: str) -> None:
         if what is None:
             os.mkdir(path, 0o755)
         elif isinstance(what, bytes):
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
+            with open(os.open(path, _NEW, 0o644), "wb") as file:
                 file.write(what)
+        elif _toolkit.WINDOWS:
+            os.link(what, path)
         elif climb and what.startswith(prefix):
             os.symlink(climb + "../" * place.count("/") + what[len(prefix) :], path)
         else:
             os.symlink(what, path)
-    if os.stat(os.path.join(tree, "bin")).st_mode & 0o002:  # a file system without modes
+    if not _toolkit.WINDOWS and os.stat(os.path.join(tree, "bin")).st_mode & 0o002:  # a file system without modes
         raise PermissionError(f"everybody could write to {tree}")
+
+
+def _mark(tree: str, entry: str) -> None:
+    """Make an empty file at the path of *entry* below *tree*/.site, by which the .pth file's line there knows its root.
+
+    No other environment's line finds one, nor does any where the path of the root leads nowhere, or to another root.
+    """
+    path = tree + OF_SITE
+    try:
+        for name in entry.split("/")[:-1]:
+            path = os.path.join(path, name)
+            if not os.path.isdir(path):
+                os.mkdir(path, 0o755)
+        os.close(os.open(tree + OF_SITE + entry, os.O_WRONLY | os.O_CREAT, 0o644))
+    except OSError:
+        pass  # too long a path: a child takes the way that its parent took

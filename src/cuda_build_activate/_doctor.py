@@ -11,10 +11,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Union
 
 import cuda_build_activate
-from cuda_build_activate import MARKER, ROOT_VARIABLES, UNUSABLE, _toolkit
+from cuda_build_activate import MARKER, ROOT_VARIABLES, STABLE, UNUSABLE, _toolkit
 from cuda_build_activate._activate import Activation, decide, requested_major, requested_run_paths
 from cuda_build_activate._assemble import plan
-from cuda_build_activate._toolkit import Toolkit, components, find, minor_version, nvcc_name, versions
+from cuda_build_activate._toolkit import (
+    COMPONENTS,
+    PRODUCTS,
+    Toolkit,
+    components,
+    find,
+    minor_version,
+    nvcc_name,
+    toolkit_version,
+    versions,
+)
 
 # What nvcc opens in the middle of a compilation, and the wheel that has it.
 REQUIRED = (
@@ -25,13 +35,33 @@ REQUIRED = (
     ("lib/libcudart_static.a", "nvidia-cuda-runtime"),
     ("lib/libcudadevrt.a", "nvidia-cuda-runtime"),
 )
+WINDOWS_REQUIRED = (
+    ("nvvm/bin/cicc.exe", "nvidia-nvvm"),
+    ("nvvm/libdevice/libdevice.10.bc", "nvidia-nvvm"),
+    ("include/crt/host_config.h", "nvidia-cuda-crt"),
+    ("include/cuda_runtime.h", "nvidia-cuda-runtime"),
+    ("lib/{machine}/cudart_static.lib", "nvidia-cuda-runtime"),
+    ("lib/{machine}/cudadevrt.lib", "nvidia-cuda-runtime"),
+)
+COMPILER = "nvidia_cuda_nvcc"
+# What has to be of the compiler's minor version, and what comes of it if it is not.
+PTXAS = "ptxas refuses what a newer nvvm makes (Unsupported .version)"
+MIXED = {
+    "nvidia_nvvm": PTXAS,
+    "nvidia_cuda_crt": PTXAS,
+    "nvidia_cuda_runtime": "CCCL refuses its headers (CUDA compiler and CUDA toolkit headers are incompatible)",
+}
+_MAJOR = re.compile(r"-cu(\d+)$")
+FIRST_TORCH = "2.13"  # since then, the toolkit's release that PyTorch requires keeps its components together
 # Lists of directories in which compilers and CMake look before or behind the toolkit's.
 SEARCHED = ("CMAKE_PREFIX_PATH", "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH")
+WINDOWS_SEARCHED = ("CMAKE_PREFIX_PATH", "INCLUDE", "LIB")
 # What nvcc adds to each of its commands.
 ADDED_BY_NVCC = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS", "INCLUDES", "LIBRARIES", "SYSTEM_INCLUDES")
 NOT_WRITABLE = "make the environment or the user's cache writable, or set XDG_CACHE_HOME"
+NO_HARD_LINKS = "put the environment where you can write, on a volume with hard links (NTFS)"
 SWITCHED = "nothing is activated, whatever toolkit is installed"
-UNUSABLE_CHARACTERS = ", ".join(repr(character) for character in sorted(UNUSABLE))
+UNUSABLE_TEXT = "';', '%NAME%'" if _toolkit.WINDOWS else ", ".join(repr(character) for character in sorted(UNUSABLE))
 # By the decision's code for why nothing is activated: how severe that is, what comes of it, and what to do.
 NOT_ACTIVATED = {
     "switched-off": ("warning", SWITCHED, "unset CUDA_BUILD_ACTIVATE"),
@@ -49,7 +79,7 @@ NOT_ACTIVATED = {
     "root-not-writable": ("error", "without nvcc only a toolkit root makes the wheels usable", NOT_WRITABLE),
     "unusable-path": (
         "error",
-        f"nvcc, CMake or what reads PATH takes it for something else, as any of {UNUSABLE_CHARACTERS}",
+        f"nvcc, CMake or what reads PATH takes it for something else, as any of {UNUSABLE_TEXT}",
         "put the environment into another directory",
     ),
     "open-to-others": (
@@ -94,8 +124,17 @@ def findings(environ: Union[Mapping[str, str], None] = None, paths: Union[Iterab
     activation = decide(environ, paths)
     toolkit = find(paths, requested_major(environ)[0])
     found = [*_choices(activation), *_components(activation, toolkit)]
+    if toolkit:
+        found += _built_with_another(toolkit, torch_in(paths))
     if toolkit and activation.root:
         found += [*_root(activation, toolkit), *_ambient(environ, activation)]
+        if activation.no_stable_path:
+            seen, why = (
+                activation.no_stable_path,
+                "compile caches miss in each environment what another one has compiled",
+            )
+            remedy = f"mend that, or let {STABLE} name a directory that is yours alone, or be off"
+            found.append(Finding("no-stable-path", "warning", seen, why, remedy))
         if toolkit.nvcc:
             found += _host_compiler(environ, activation.root)
     if this_process:
@@ -122,9 +161,13 @@ def _components(activation: Activation, toolkit: Union[Toolkit, None]) -> Iterat
 
 
 def _has(activation: Activation, toolkit: Toolkit, path: str) -> bool:
-    """Whether the root has *path*, or, where none is activated, one of the components."""
+    """Whether the root has *path*, for any machine, or, where none is activated, one of the components."""
     wheels = [os.path.join(entry, directory) for entry in toolkit.entries for directory in components(toolkit)]
-    return any(os.path.exists(os.path.join(root, path)) for root in ([activation.root] if activation.root else wheels))
+    return any(
+        os.path.exists(os.path.join(root, path.format(machine=machine)))
+        for root in ([activation.root] if activation.root else wheels)
+        for machine in ("x64", "arm64")
+    )
 
 
 def _no_compiler(activation: Activation, toolkit: Toolkit) -> Iterator[Finding]:
@@ -145,7 +188,8 @@ def _no_compiler(activation: Activation, toolkit: Toolkit) -> Iterator[Finding]:
 
 def _missing(activation: Activation, toolkit: Toolkit) -> Iterator[Finding]:
     minor = minor_version(versions(toolkit.entries).get("nvidia_cuda_nvcc", f"{toolkit.major}"))
-    wheels = dict.fromkeys(wheel for path, wheel in REQUIRED if not _has(activation, toolkit, path))
+    required = WINDOWS_REQUIRED if _toolkit.WINDOWS else REQUIRED
+    wheels = dict.fromkeys(wheel for path, wheel in required if not _has(activation, toolkit, path))
     if wheels:
         seen = f"nvcc is there, and what it needs of {', '.join(wheels)} is not"
         remedy = "add " + ", ".join(f'"{wheel}=={minor}.*"' for wheel in wheels)
@@ -162,24 +206,92 @@ def _missing(activation: Activation, toolkit: Toolkit) -> Iterator[Finding]:
 
 def _mixed(toolkit: Toolkit) -> Iterator[Finding]:
     found = versions(toolkit.entries)
-    names = ("nvidia_cuda_nvcc", "nvidia_nvvm", "nvidia_cuda_crt", "nvidia_cuda_runtime")
-    installed = {name.replace("_", "-"): found[name] for name in names if name in found}
-    minors = {minor_version(version) for version in installed.values()}
-    if len(minors) > 1 and "nvidia-cuda-nvcc" in installed:
-        minor = minor_version(installed["nvidia-cuda-nvcc"])
+    installed = {name.replace("_", "-"): found[name] for name in (COMPILER, *MIXED) if name in found}
+    if COMPILER not in found:
+        return
+    minor = minor_version(found[COMPILER])
+    others = [name for name in MIXED if name in found and minor_version(found[name]) != minor]
+    if others:
         seen = "components of different CUDA versions: " + ", ".join(f"{name} {installed[name]}" for name in installed)
-        others = [f'"{name}=={minor}.*"' for name, version in installed.items() if minor_version(version) != minor]
-        remedy = f'add {", ".join(others)}, or list "cuda-toolkit[nvcc]" from 13.2.1 on, which keeps them together'
-        why = "ptxas refuses what a newer nvvm makes (Unsupported .version)"
+        why = "; ".join(dict.fromkeys(MIXED[name] for name in others))
+        remedy = f'list "{_extra(minor)}", whose components are of one version, or add ' + ", ".join(
+            f'"{name.replace("_", "-")}=={minor}.*"' for name in others
+        )
         yield Finding("mixed-versions", "error", seen, why, remedy)
+
+
+def _extra(minor: str) -> str:
+    """The requirement that has the compiler, the runtime and CCCL of one minor version."""
+    if int(minor.partition(".")[0]) < 13:
+        return f"cuda-toolkit[nvcc,cudart,cccl]=={minor}.*"
+    return f"cuda-build-activate[cu{minor.replace('.', '')}]"
+
+
+class Torch(NamedTuple):
+    """A PyTorch that is installed: its version, and that of the CUDA that it was built with; empty if without."""
+
+    version: str
+    cuda: str
+
+
+def torch_in(paths: Iterable[str]) -> Union[Torch, None]:
+    """The PyTorch on *paths*, by the file that its build wrote; None if there is none. Imports nothing."""
+    for entry in paths:
+        try:
+            with open(os.path.join(entry, "torch", "version.py"), encoding="utf-8", errors="replace") as file:
+                described = file.read()
+        except (OSError, ValueError):
+            continue
+        assigned = dict(re.findall(r"""^(__version__|cuda)\b[^=\n]*=\s*['"]([^'"]*)""", described, re.MULTILINE))
+        return Torch(assigned.get("__version__", ""), assigned.get("cuda", ""))
+    return None
+
+
+def _built_with_another(toolkit: Toolkit, torch: Union[Torch, None]) -> Iterator[Finding]:
+    """What in this environment was built with another CUDA than *toolkit*, or with none."""
+    installed = versions(toolkit.entries)
+    version = toolkit_version(toolkit, installed) or f"{toolkit.major}"
+    if torch and not torch.cuda:
+        seen = f"PyTorch {torch.version} was built without CUDA"
+        why = "CUDA extensions of it cannot be linked: it has no libc10_cuda.so and no libtorch_cuda.so"
+        yield Finding("torch-without-cuda", "warning", seen, why, f"install a PyTorch for CUDA {toolkit.major}")
+    elif torch and minor_version(torch.cuda) != minor_version(version):
+        seen = f"PyTorch {torch.version} was built with CUDA {torch.cuda}, and this toolkit is CUDA {version}"
+        if torch.cuda.startswith(f"{toolkit.major}."):
+            why = "torch.utils.cpp_extension warns of it, and what it links is of both versions"
+            yield Finding("torch-of-another-cuda", "warning", seen, why, f'list "{_extra(minor_version(torch.cuda))}"')
+        else:
+            why = "torch.utils.cpp_extension refuses to build with it (The detected CUDA version mismatches)"
+            remedy = (
+                f'list "torch>={FIRST_TORCH}" and "cuda-toolkit[cccl,nvcc]" without a version: torch requires its own'
+            )
+            yield Finding("torch-of-another-cuda", "error", seen, why, remedy)
+        return
+    # Others ship both: nvidia-cutlass-dsl-libs-cu12 comes with nvidia-cutlass-dsl-libs-cu13.
+    libraries = {_MAJOR.sub("", row.seen.partition(" ")[0]) for row in (*COMPONENTS, *PRODUCTS)}
+    names = [name.replace("_", "-") for name in installed]
+    others = [
+        name
+        for name in names
+        if (major := _MAJOR.search(name)) and int(major[1]) != toolkit.major and _MAJOR.sub("", name) in libraries
+    ]
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        seen = f"{', '.join(others[:3])}{more} beside a toolkit of CUDA {toolkit.major}"
+        why = "something here was built with another CUDA, and what it shares with what you build would be of both"
+        remedy = f"python -m pip show {others[0]} says what requires it: take one that is for CUDA {toolkit.major}"
+        yield Finding("other-wheels", "warning", seen, why, remedy)
 
 
 def _root(activation: Activation, toolkit: Toolkit) -> Iterator[Finding]:
     root = activation.root or ""
-    if root == toolkit.wheels and not _toolkit.WINDOWS:
+    if root == toolkit.wheels and _toolkit.WINDOWS:
+        why = "the wheels' own directory is used: what has no import library there cannot be linked, nor CCCL be found"
+        yield Finding("root-not-writable", "warning", activation.reason, why, NO_HARD_LINKS)
+    elif root == toolkit.wheels:
         why = "the wheels' own directory is used: nvcc works, find_package(CUDAToolkit) and run paths do not"
         yield Finding("root-not-writable", "error", activation.reason, why, NOT_WRITABLE)
-    elif not _toolkit.WINDOWS:
+    else:
         try:
             places = [place for place in plan(toolkit) if not os.path.exists(os.path.join(root, place))]
         except OSError as error:
@@ -187,7 +299,9 @@ def _root(activation: Activation, toolkit: Toolkit) -> Iterator[Finding]:
         if places:
             seen = f"{root} lacks {', '.join(places[:3])}{' and more' if len(places) > 3 else ''}"
             why = "builds miss what is missing there, or what it links to"
-            remedy = f"remove {os.path.dirname(root)}, and reinstall what is missing in the wheels"
+            remedy = (
+                f"remove {os.path.dirname(activation.own_root or root)}, and reinstall what is missing in the wheels"
+            )
             yield Finding("root-damaged", "error", seen, why, remedy)
 
 
@@ -206,7 +320,7 @@ def _ambient(environ: Mapping[str, str], activation: Activation) -> Iterator[Fin
             seen = ", ".join(f"{name}={value}" if value else f"{name} is unset" for name, value in others.items())
             why = "some tools take one toolkit, some the other"
             yield Finding("other-root", "error", seen, why, f"leave them all at {root}")
-    for name in SEARCHED:
+    for name in WINDOWS_SEARCHED if _toolkit.WINDOWS else SEARCHED:
         for directory in environ.get(name, "").split(os.pathsep):
             if directory and not directory.startswith(root) and _holds_a_toolkit(directory):
                 why = "what this environment lacks is taken from there"
@@ -224,20 +338,25 @@ def _ambient(environ: Mapping[str, str], activation: Activation) -> Iterator[Fin
 
 
 def _holds_a_toolkit(directory: str) -> bool:
-    names = ("bin/nvcc", "include/cuda_runtime.h", "lib64/libcudart.so", "lib/libcudart.so")
-    return any(os.path.exists(os.path.join(directory, name)) for name in (*names, "cuda_runtime.h", "libcudart.so"))
+    if _toolkit.WINDOWS:
+        libraries = ("lib/x64/cudart.lib", "lib/arm64/cudart.lib", "cudart.lib")
+    else:
+        libraries = ("lib64/libcudart.so", "lib/libcudart.so", "libcudart.so")
+    names = (f"bin/{nvcc_name()}", "include/cuda_runtime.h", "cuda_runtime.h", *libraries)
+    return any(os.path.exists(os.path.join(directory, name)) for name in names)
 
 
 def _host_compiler(environ: Mapping[str, str], root: str) -> Iterator[Finding]:
-    if _toolkit.WINDOWS:
-        return
-    compiler = environ.get("NVCC_CCBIN") or "gcc"
+    name = "cl.exe" if _toolkit.WINDOWS else "gcc"
+    compiler = environ.get("NVCC_CCBIN") or name
     if os.path.isdir(compiler):
-        compiler = os.path.join(compiler, "gcc")
+        compiler = os.path.join(compiler, name)
     path = shutil.which(compiler, path=environ.get("PATH"))
     if path is None:
         why = "nvcc compiles host code with it"
-        yield Finding("no-host-compiler", "error", f"there is no {compiler} on PATH", why, "install a C++ compiler")
+        remedy = "build in a developer prompt of Visual Studio" if _toolkit.WINDOWS else "install a C++ compiler"
+        yield Finding("no-host-compiler", "error", f"there is no {compiler} on PATH", why, remedy)
+    if path is None or _toolkit.WINDOWS:
         return
     try:
         with open(os.path.join(root, "include", "crt", "host_config.h"), encoding="utf-8", errors="replace") as header:
@@ -293,22 +412,22 @@ def prove(activation: Activation, environ: Mapping[str, str]) -> Iterator[Union[
         return
     nvcc = os.path.join(activation.root, "bin", nvcc_name())
     # What was done, the program, options, and what the file that comes of it holds then.
+    if _toolkit.WINDOWS:  # where the name of a section has eight bytes
+        program, fatbin, cudart, cublas = "program.exe", b".nv_fatb", b"cudart64_", b"cublas64_"
+    else:
+        program, fatbin, cudart, cublas = "program", b".nv_fatbin", b"libcudart.so.", b"libcublas.so."
     steps = [
-        (
-            "compiled and linked a kernel; its device code is in the program",
-            KERNEL,
-            ["-cudart", "static"],
-            b".nv_fatbin",
-        ),
-        ("linked the shared runtime", KERNEL, ["-cudart", "shared"], b"libcudart.so."),
+        ("compiled and linked a kernel; its device code is in the program", KERNEL, ["-cudart", "static"], fatbin),
+        ("linked the shared runtime", KERNEL, ["-cudart", "shared"], cudart),
     ]
-    if os.path.exists(os.path.join(activation.root, "lib64", "libcublas.so")):
-        steps.append(("linked cuBLAS", CUBLAS, ["-lcublas"], b"libcublas.so."))
+    libraries = ("lib64/libcublas.so", "lib/x64/cublas.lib", "lib/arm64/cublas.lib")
+    if any(os.path.exists(os.path.join(activation.root, library)) for library in libraries):
+        steps.append(("linked cuBLAS", CUBLAS, ["-lcublas"], cublas))
     with tempfile.TemporaryDirectory() as directory:
         for done, source, options, mark in steps:
             with open(os.path.join(directory, "program.cu"), "w", encoding="utf-8") as file:
                 file.write(source)
-            command = [nvcc, "-o", "program", "program.cu", *options]
+            command = [nvcc, "-o", program, "program.cu", *options]
             ran = subprocess.run(
                 command,
                 cwd=directory,
@@ -321,8 +440,8 @@ def prove(activation: Activation, environ: Mapping[str, str]) -> Iterator[Union[
             )
             said = f"{' '.join(command)} exited with {ran.returncode}:\n{ran.stdout.rstrip()}"
             if ran.returncode == 0:
-                with open(os.path.join(directory, "program"), "rb") as program:
-                    if mark in program.read():
+                with open(os.path.join(directory, program), "rb") as made:
+                    if mark in made.read():
                         yield done
                         continue
                 said = f"what {' '.join(command)} made has no {mark.decode()}"

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 WINDOWS = os.name == "nt"  # where every module reads it, when it needs it: tests pretend
+OFF = ("0", "off", "false", "no")  # how a variable switches something off
 HEADER = "cuda_runtime_api.h"  # without it nothing can be built
 
 
@@ -169,3 +170,9 @@ def toolkit_version(toolkit: Toolkit, installed: "Mapping[str, str]") -> "str | 
     except (OSError, ValueError, IndexError):
         return None
     return f"{number // 1000}.{number % 1000 // 10}.0"
+
+
+def fingerprint(words: "list[str]") -> str:
+    """A short name for *words*, the same in every process and on every machine."""
+    # hash() differs from run to run, and hashlib would be an import.
+    return format(int.from_bytes(os.fsencode("\0".join(words)), "big") % (2**61 - 1), "x")
