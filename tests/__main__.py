@@ -1,7 +1,9 @@
 """Run the tests with all that they need: ``python3 tests [--all] [PYTEST-ARGUMENT ...]``.
 
 Without ``--all``: what needs no network, and real builds of the example by pip and by uv.
+``python3 tests --diagrams`` draws the pages' diagrams for the site.
 ``python3 tests --lock`` renews the versions of what the tests install, in tests/locks.
+``python3 tests --fleet [NAME ...]`` builds projects of others, by the package's recipes: docs/reference/fleet.md.
 ``python3 tests --news`` says what the index has of the toolkit that the tests, or the package, do not know.
 """
 
@@ -29,7 +31,7 @@ subprocess.run([*pip, "--no-deps", "--no-build-isolation", "."], cwd=PROJECT, ch
 
 os.chdir(PROJECT)
 arguments = sys.argv[1:]
-if arguments[:1] in (["--lock"], ["--news"]):
+if arguments[:1] in (["--diagrams"], ["--fleet"], ["--lock"], ["--news"]):
     os.execv(python, [str(python), str(TESTS / f"{arguments[0][2:]}.py"), *arguments[1:]])
 selected = [] if "--all" in arguments else ["-m", "not everything"]
 given = [argument for argument in arguments if argument != "--all"]

@@ -20,7 +20,7 @@ from typing import Union
 import hermetic
 import pytest
 from filelock import FileLock
-from lock import BUILD_TOOLS
+from lock import BUILD_TOOLS, CACHES, COMPILERS, FRONT_ENDS
 from toolkits import (
     INCOMPLETE,
     MIXED,
@@ -28,6 +28,8 @@ from toolkits import (
     OLDEST_OF_THE_EXTRA,
     PRODUCTS,
     TOOLKITS,
+    TORCH,
+    WINDOWS_COMPONENTS,
     WITHOUT_NVCC,
     lock,
     release_lock,
@@ -58,6 +60,8 @@ VARIABLES = {
     "LIBRARY_PATH",
 }
 
+PURE = ("--no-deps", "--platform=any", "--implementation=py", "--abi=none")
+
 # By name: what is fetched together, each with the lock that has its versions. Only those of the example are fetched for
 # the quick part.
 SETS: dict[str, list[tuple[tuple[str, ...], Path]]] = {
@@ -76,8 +80,25 @@ SETS: dict[str, list[tuple[tuple[str, ...], Path]]] = {
         (BUILD_TOOLS, lock("tools")),
         (("cmake==3.25.*",), lock("cmake-3.25")),
     ],
+    "caches": [(CACHES, lock("caches"))],
+    "ziglang": [(("ziglang",), lock("ziglang"))],
+    # What scikit-build-core requires on Python 3.9 and 3.10, for every version of it.
+    "older Pythons": [((*PURE, "exceptiongroup", "tomli", "typing-extensions"), lock("tools"))],
+    # pip evaluates markers for the machine that it runs on, so that all are named; without cuBLAS, which takes 420 MB.
+    "windows": [
+        (("--platform=win_amd64", "--no-deps", *WINDOWS_COMPONENTS), release_lock(NEWEST)),
+        (("--platform=win_amd64", "--no-deps", "cmake", "ninja", "pip"), lock("tools")),
+        (("--platform=win_amd64", "--no-deps", "ziglang"), lock("ziglang")),
+    ],
+    "front ends": [(FRONT_ENDS, lock("front-ends"))],
+    "torch": [
+        ((f"torch=={[*TORCH][-1]}", "cuda-toolkit[nvcc,cccl]", "setuptools", "ninja", *COMPILERS), lock("torch"))
+    ],
 }
 
+
+# These come first, and are so run by one process each, which makes what all tests of the file use: a machine, PyTorch.
+LONGEST = ("test_arm64.py", "test_torch.py", "test_windows.py")
 
 needs_headers = pytest.mark.skipif(
     not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")),
@@ -237,17 +258,11 @@ def script(path: Path, text: str) -> Path:
 
 
 def without_cuda() -> list[str]:
-    """The start of a command line for a process that sees nothing where a machine has its CUDA."""
-    there = [path for path in ("/usr/local/cuda", "/usr/local/bin/nvcc") if os.path.exists(path)]
-    if not there:
-        return []
-    if os.geteuid() != 0:
-        pytest.skip(f"hiding {there[0]} needs root")
-    mounts = [
-        f"mount -t tmpfs none {os.path.realpath(path)}" if os.path.isdir(path) else f"mount --bind /dev/null {path}"
-        for path in there
-    ]
-    return ["unshare", "-m", "sh", "-ec", f'{"; ".join(mounts)}; exec "$@"', "sh"]
+    """The start of a command line for a process that sees no CUDA of the machine's."""
+    try:
+        return hermetic.without_cuda()
+    except PermissionError as error:
+        pytest.skip(str(error))
 
 
 def loaded(installed: VEnv, code: str, environ: Mapping[str, str]) -> tuple[str, set[str]]:
@@ -314,10 +329,28 @@ def restored() -> Iterator[None]:
     os.environ.update(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def staying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For the package in this process, too, the tests' environments are none of a front end's temporary ones."""
+    with pytest.MonkeyPatch.context() as mock:
+        mock.setattr("cuda_build_activate._root._TEMPORARY", ())
+        mock.setattr("cuda_build_activate._root._BASE", f"{tmp_path_factory.mktemp('stable')}/")
+        yield
+
+
 @pytest.fixture
 def clean() -> dict[str, str]:
     """An environment without anything of CUDA's."""
     return dict(os.environ)
+
+
+# The root of an isolated build, by its stable path, in the default base or in one of a test's own.
+STABLE = r"/tmp/(?:cba-\d+|s\w+/c)/\w+/cu13(?:\.\d+)?"  # noqa: S108  # that is where it is
+
+
+def by_default(environ: Mapping[str, str]) -> dict[str, str]:
+    """*environ* without what the tests set, for builds in temporary environments."""
+    return {name: value for name, value in environ.items() if name != "CUDA_BUILD_ACTIVATE_STABLE_PATH"}
 
 
 @pytest.fixture
@@ -335,16 +368,32 @@ def hostile(tmp_path: Path, clean: dict[str, str]) -> dict[str, str]:
     return {**clean, **toolkit, "PATH": f"{decoy}/bin{os.pathsep}{os.environ['PATH']}"}
 
 
+@pytest.fixture
+def base() -> Iterator[str]:
+    """A directory for the stable paths of one test: in the default one, another test takes a path that becomes free."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="s") as directory:
+        yield f"{directory}/c"
+
+
+@pytest.fixture
+def temporary(hostile: dict[str, str], base: str) -> dict[str, str]:
+    """A hostile environment for builds in temporary environments."""
+    return {**hostile, "CUDA_BUILD_ACTIVATE_STABLE_PATH": base}
+
+
 def fetch(name: str, config: pytest.Config) -> Path:
     """Fetch the wheels of a set, once, into a directory in pytest's cache, and return that."""
-    directory = Path(config.cache.mkdir("wheelhouse"))
+    # What is for Windows has names that other tests look for.
+    directory = Path(config.cache.mkdir("wheelhouse-windows" if name == "windows" else "wheelhouse"))
     with FileLock(directory / ".lock"):
         for requirements, versions in SETS[name]:
             wanted = f"{' '.join(requirements)} {versions.read_text()}"
             fetched = directory / f".{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
             if not fetched.exists():
                 command: list[Argument] = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", directory]
-                run([*command, "--only-binary", ":all:", "--constraint", versions, *requirements], env=MACHINE)
+                # As a variable, it takes the place of constraints that the machine may have.
+                constraint = {"PIP_CONSTRAINT": str(versions)}
+                run([*command, "--only-binary", ":all:", *requirements], env={**MACHINE, **constraint})
                 fetched.touch()
     return directory
 
@@ -355,7 +404,9 @@ def index_of(wheelhouse: Path, wheel: Path, config: pytest.Config) -> dict[str, 
     return {
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": " ".join(directories),
-        "UV_OFFLINE": "1",  # uv reads no variable for --no-index
+        # uv reads no variable for --no-index, and prefers what its cache has of an index that it may not ask.
+        "UV_OFFLINE": "1",
+        "UV_DEFAULT_INDEX": config.cache.mkdir("no-index").as_uri(),
         "UV_FIND_LINKS": ",".join(directories),
         # Several GB, which go with the checkout.
         "UV_CACHE_DIR": str(config.cache.mkdir("uv")),
@@ -406,19 +457,23 @@ def driver(clean: dict[str, str], full: VEnv, tmp_path: Path) -> dict[str, str]:
     return {**clean, "LD_LIBRARY_PATH": f"{tmp_path}/driver"}
 
 
-def blocks() -> list[str]:
-    """The README's code blocks."""
-    text = (PROJECT / "README.md").read_text()
-    return re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+# What a person reads.
+PAGES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/**/*.md"))]
+
+
+def blocks(page: Path) -> list[str]:
+    """The code blocks of a page."""
+    return re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def block(start: str) -> str:
-    """The README's code block that begins with *start*."""
-    (found,) = [text for text in blocks() if text.startswith(start)]
+    """The one code block that begins with *start*, on whatever page it is."""
+    (found,) = [text for page in PAGES for text in blocks(page) if text.startswith(start)]
     return found
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fetch", action="store_true", help="fetch what the tests install, and run none")
     parser.addoption(
         "--unlocked", action="append", metavar="RELEASE", help="survey these releases, which the tests do not know yet"
     )
@@ -426,6 +481,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     MACHINE.update(getattr(config, "workerinput", {}).get("machine", {}))
+    if config.option.fetch:
+        for name in SETS:
+            fetch(name, config)
+        pytest.exit("all is fetched", 0)
     # mutants.py: where several sessions end at once, pytest fails to remove the same dead link twice.
     if os.environ.get("MUTANT_UNDER_TEST"):
         config.option.basetemp = os.path.join(tempfile.gettempdir(), f"{os.getpid()}")
@@ -443,7 +502,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             value
             for outcome in some
             for report in terminalreporter.stats.get(outcome, [])
-            for name, value in report.user_properties
+            for name, value in getattr(report, "user_properties", ())
             if name == "fault"
         }
         for some in (["passed"], ["failed", "error", "skipped"])
@@ -461,4 +520,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if {"wheelhouse", "for_the_example"}.intersection(fixtures) or item.get_closest_marker("everything"):
             item.add_marker("network")
         item.user_properties += [("fault", marker.args[0]) for marker in item.iter_markers("fault")]
-    items.sort(key=lambda item: ("network" in item.keywords, "everything" in item.keywords))
+    items.sort(
+        key=lambda item: ("network" in item.keywords, "everything" in item.keywords, item.path.name not in LONGEST)
+    )

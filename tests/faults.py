@@ -366,13 +366,13 @@ FAULTS: dict[str, dict[str, Fault]] = {
     },
 }
 
-# Prints what the process sees of the environment, and what the root holds.
+# Prints what the process sees of the environment, and what the root holds, but for the path of its site directory.
 PROBE = """
 import json, os
 root = os.environ.get("CUDA_BUILD_ACTIVATE_ROOT")
 walk = os.walk(root) if root else []
 held = [os.path.join(top, name)[len(root) + 1:] for top, *inner in walk for name in sum(inner, [])]
-print(json.dumps([dict(os.environ), held]))
+print(json.dumps([dict(os.environ), [path for path in held if not path.startswith(".site")]]))
 """
 
 OTHERS: dict[str, dict[str, str]] = {}
@@ -391,7 +391,7 @@ def fault(group: str, name: str, outcome: str) -> Callable[[Function], Function]
 
 def outcomes() -> dict[str, dict[str, str]]:
     """What comes of each fault, by group and name."""
-    for module in ("entry_points", "environments", "faults", "frontends", "races", "startup"):
+    for module in ("entry_points", "environments", "faults", "frontends", "races", "stable", "startup"):
         importlib.import_module(f"test_{module}")  # where there are others
     return {
         group: {name: fault.outcome for name, fault in FAULTS.get(group, {}).items()}
@@ -434,12 +434,13 @@ def namespaces() -> bool:
 
 
 def contents(directory: str) -> set[str]:
-    """All that is below *directory*, relative to it."""
-    return {
+    """All that is in the root *directory*, relative to it, but for the path of its site directory."""
+    found = {
         os.path.relpath(os.path.join(top, name), directory)
         for top, directories, names in os.walk(directory)
         for name in (*directories, *names)
     }
+    return {path for path in found if not path.startswith(".site")}
 
 
 def listing(directory: Path) -> dict[str, tuple[int, ...]]:
@@ -511,10 +512,10 @@ def expect(outcome: str, env: VEnv, environ: Mapping[str, str], *options: str, s
 
 
 def activation(root: str, site: Path, before: Mapping[str, str], *, nvcc: bool = True) -> dict[str, str]:
-    """The variables of the activation of *root*, as the README has them, in an environment that was *before*."""
+    """The variables of the activation of *root*, as documented, in an environment that was *before*."""
     path = before.get("PATH") or os.defpath
     variables = {name: root for name in VARIABLES if name.startswith("CUDA")}
-    variables["CUDA_BUILD_ACTIVATE_SITE"] = str(site)
+    variables["CUDA_BUILD_ACTIVATE_SITE"] = f"{root}/.site"
     variables["CUDACXX"] = f"{root}/bin/nvcc"
     variables["PATH"] = f"{root}/bin{os.pathsep}{path}"
     for name, directory in (("CMAKE_PREFIX_PATH", root), ("LIBRARY_PATH", f"{root}/lib64/stubs")):

@@ -32,9 +32,12 @@ x86_64-linux-gnu-gcc x86_64-linux-gnu-g++ x86_64-linux-gnu-gcc-ar x86_64-linux-g
 # What single tests skip without, and say so.
 OPTIONAL = """
 mount umount unshare setpriv su
+ccache redis-server
 fish zsh strace valgrind callgrind_annotate node npm pypy3
 fusefat lowntfs-3g mkfs.vfat mkntfs ntfs-3g
+wine wineserver
 ld.lld ld.mold mold qemu-aarch64 aarch64-linux-gnu-gcc aarch64-linux-gnu-ld.bfd aarch64-linux-gnu-ld.gold
+chroot mmdebstrap qemu-aarch64-static llvm-readobj
 """
 # How the tests are run, and where they may write.
 KEPT = ("CI", "COLUMNS", "SEEDS", "TERM", "TMPDIR")
@@ -73,6 +76,8 @@ def isolate() -> dict[str, str]:
         GIT_CONFIG_NOSYSTEM="1",
         PIP_CONFIG_FILE=os.devnull,
         UV_NO_CONFIG="1",
+        # The tests' environments lie in a directory for temporary files, and most stand for ones that stay.
+        CUDA_BUILD_ACTIVATE_STABLE_PATH="off",
     )
     return machine
 
@@ -97,6 +102,38 @@ def _which(name: str, path: list[str]) -> str | None:
     """Where *name* is on *path*, unless that is a compile cache in its place."""
     for directory in path:
         found = shutil.which(name, path=directory) if os.path.isabs(directory) else None
-        if found and "ccache" not in os.path.realpath(found):
+        if found and (name == "ccache" or "ccache" not in os.path.realpath(found)):
             return found
     return None
+
+
+# /usr/local without what NVIDIA's installer puts there; all else is as it was.
+HIDE = """
+there=$(mktemp -d)
+mount --rbind /usr/local "$there"
+mount -t tmpfs -o mode=755 none /usr/local
+for path in "$there"/*; do
+    place=/usr/local/${path##*/}
+    case $place in /usr/local/cuda*) continue ;; esac
+    if [ -L "$path" ]; then cp -P "$path" "$place"
+    elif [ -d "$path" ]; then mkdir "$place"; mount --rbind "$path" "$place"
+    else touch "$place"; mount --bind "$path" "$place"
+    fi
+done
+umount -l "$there"
+rmdir "$there"
+if [ -e /usr/local/bin/nvcc ]; then mount --bind /dev/null /usr/local/bin/nvcc; fi
+exec "$@"
+"""
+
+
+def without_cuda() -> list[str]:
+    """The start of a command line for a process that sees no CUDA where a machine has its own.
+
+    Raises PermissionError if there is one, and hiding it is not allowed.
+    """
+    if not any(os.path.exists(path) for path in ("/usr/local/cuda", "/usr/local/bin/nvcc")):
+        return []
+    if os.geteuid() != 0:
+        raise PermissionError("hiding /usr/local/cuda needs root")
+    return ["unshare", "-m", "sh", "-ec", HIDE, "sh"]

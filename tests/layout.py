@@ -1,20 +1,26 @@
-"""What CUDA's wheels hold, on every platform, read from an index without fetching them."""
+"""What CUDA's wheels hold, on every platform, read from an index without fetching them whole."""
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import os
 import re
+import struct
 import sys
 import tempfile
 import time
 import urllib.request
 import zipfile
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+import pefile  # type: ignore[import-untyped]
 from conftest import MACHINE, run
 from toolkits import number, release_lock
 
@@ -44,6 +50,8 @@ WITHOUT_WHEEL = {
 MARKERS_SAY_SO = (13, 2, 1)
 
 _TAIL = 1 << 16
+_LARGEST_LIBRARY = 1 << 20  # of what is an import library; the others hold code
+T = TypeVar("T")
 
 
 def resolve(
@@ -119,17 +127,7 @@ def _file_list(url: str, cache: Path) -> list[str]:
     """The paths in a wheel: of the end of the archive as much as its central directory takes."""
     kept = cache / f"{file_name(url)}.json"
     if not kept.exists():
-        size = _TAIL
-        while True:
-            end = _end(url, size)
-            try:
-                with zipfile.ZipFile(io.BytesIO(end)) as archive:
-                    names = archive.namelist()
-                break
-            except (zipfile.BadZipFile, ValueError):  # the central directory begins before that
-                if len(end) < size:
-                    raise
-                size *= 8
+        names = [member.filename for member in _members(url)]
         part = kept.with_suffix(f".{os.getpid()}")
         part.write_text(json.dumps(names))
         part.replace(kept)
@@ -137,13 +135,79 @@ def _file_list(url: str, cache: Path) -> list[str]:
     return paths
 
 
-def _end(url: str, size: int) -> bytes:
-    request = urllib.request.Request(url, headers={"Range": f"bytes=-{size}"})  # noqa: S310 an index's URL
+def exports(url: str, cache: Path) -> list[Path]:
+    """The DLLs in a wheel, each with nothing but its headers and its table of exports, and its import libraries.
+
+    No more is fetched than what is packed before that in the DLL: a seventh of CUDA's wheels.
+    """
+    directory = cache / f"{file_name(url)}.exports"
+    if not directory.exists():
+        part = directory.with_suffix(f".{os.getpid()}")
+        part.mkdir()
+        for member in _members(url):
+            target = part / os.path.basename(member.filename)
+            if target.suffix == ".dll" or (target.suffix == ".lib" and member.file_size < _LARGEST_LIBRARY):
+                _patiently(partial(_extract, url, member, target))
+        part.rename(directory)
+    return sorted(directory.iterdir())
+
+
+def _extract(url: str, member: zipfile.ZipInfo, target: Path) -> None:
+    """Write a member of a wheel to *target*: of a DLL its beginning, and from there on the table of exports alone."""
+    is_dll = target.suffix == ".dll"
+    with _open(url, member.header_offset) as response, target.open("wb") as file:
+        response.read(sum(struct.unpack("<26xHH", response.read(30))))
+        inflated = zlib.decompressobj(-zlib.MAX_WBITS)
+        content = b""
+        while len(content) < (4096 if is_dll else member.file_size):
+            content += inflated.decompress(response.read(1 << 16))
+        file.write(content)
+        place, (start, stop) = len(content), _table(content) if is_dll else (0, 0)
+        while place < stop:
+            content = inflated.decompress(response.read(1 << 16))
+            if place + len(content) > start:
+                file.seek(place)
+                file.write(content)
+            place += len(content)
+
+
+def _table(header: bytes) -> tuple[int, int]:
+    """Where the table of exports begins and ends in a DLL that begins with *header*."""
+    with pefile.PE(data=header, fast_load=True) as dll:
+        table = dll.OPTIONAL_HEADER.DATA_DIRECTORY[0]
+        start: int = dll.get_offset_from_rva(table.VirtualAddress)
+        return start, start + table.Size
+
+
+def _members(url: str) -> list[zipfile.ZipInfo]:
+    """What a wheel's central directory has; each `header_offset` is negative, from the end of the wheel."""
+    size = _TAIL
+    while True:
+        end = _patiently(lambda: _open(url, -size).read())  # noqa: B023
+        try:
+            with zipfile.ZipFile(io.BytesIO(end)) as archive:
+                members = archive.infolist()
+            break
+        except (zipfile.BadZipFile, ValueError):  # the central directory begins before that
+            if len(end) < size:
+                raise
+            size *= 8
+    for member in members:
+        member.header_offset -= len(end)
+    return members
+
+
+def _open(url: str, offset: int) -> http.client.HTTPResponse:
+    """The wheel from its last *-offset* bytes on."""
+    request = urllib.request.Request(url, headers={"Range": f"bytes={offset}"})  # noqa: S310 an index's URL
+    response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=60)  # noqa: S310
+    return response
+
+
+def _patiently(fetch: Callable[[], T]) -> T:
     for attempt in range(4):
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
-                end: bytes = response.read()
-                return end
+            return fetch()
         except OSError:
             if attempt == 3:
                 raise

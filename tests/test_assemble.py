@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import make_toolkit, run
+from faults import contents
 
 from cuda_build_activate import _assemble, _root, _toolkit, activate
 from cuda_build_activate._toolkit import Toolkit, find
@@ -61,12 +62,23 @@ def test_rows_name_the_wheel_that_they_were_seen_in() -> None:
         assert re.fullmatch(r"(nvidia|cutensor)(-\w+)+ \d+(\.\d+)+", row.seen), row.seen
 
 
+def test_a_site_directory_within_another(site: Path) -> None:
+    """The root is for both, and has the path of one."""
+    make_toolkit(site)
+    inner = site / "inner"
+    (inner / "nvidia" / "cublas" / "lib").mkdir(parents=True)
+    done = activate([f"{site}/", inner], {})
+    assert done.root
+    found = [path for path in Path(done.root, ".site").rglob("*") if path.is_file()]
+    assert found == [Path(f"{done.root}/.site{site}")]
+
+
 def test_links_only(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(site)  # where there is no bin
     root = root_of(site)
     files = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and not path.is_symlink()}
     through_links = {str(path.relative_to(root)) for path in root.glob("include/cccl/**/*") if path.is_file()}
-    assert files - through_links == {".stamp", "rpath.rsp", "version.json", "version.txt"}
+    assert files - through_links == {f".site{site}", ".stamp", "rpath.rsp", "version.json", "version.txt"}
 
 
 def test_nothing_of_another_package_is_changed(site: Path) -> None:
@@ -285,12 +297,7 @@ def test_made_again_when_the_components_change(site: Path, change: Callable[[Pat
     toolkit = find([str(site)])
     assert toolkit
     expected = _assemble.plan(toolkit)
-    held = {
-        os.path.relpath(os.path.join(directory, name), root)
-        for directory, directories, names in os.walk(root)
-        for name in (*directories, *names)
-    }
-    assert held == set(expected)
+    assert contents(str(root)) == set(expected)
     # What was replaced may still be in use; what was in the way is not.
     assert {entry for entry in os.listdir(root.parent) if entry != "cu13"} - {made} == {os.readlink(root)}
 

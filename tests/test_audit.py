@@ -205,7 +205,8 @@ def test_every_code_is_provoked_and_documented() -> None:
     source = Path(_audit.__file__).read_text()
     provoked = {found.split()[1] for case in CASES.values() for found in case.found} | {"bundled"}
     assert set(re.findall(r'(?:Finding|Judgement)\(\s*"([\w-]+)"', source)) == provoked
-    page = (PROJECT / "docs" / "command-line.md").read_text().partition("## cuda-build-activate audit --json")[2]
+    page = (PROJECT / "docs" / "reference" / "command-line.md").read_text()
+    page = page.partition("## cuda-build-activate audit --json")[2]
     assert set(re.findall(r"^\| `([\w-]+)` \| (?:error|warning|note)", page, re.MULTILINE)) == provoked
 
 

@@ -6,17 +6,14 @@ All that the projects in ``packages`` do for it is to list this package and the 
 from __future__ import annotations
 
 import ctypes
-import os
 import re
 import shutil
-import subprocess
 import sys
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Argument, VEnv, needs_headers, run
+from conftest import STABLE, Argument, VEnv, needs_headers, run
 from toolkits import NEWEST, minor_version
 
 PACKAGES = Path(__file__).parent / "packages"
@@ -24,7 +21,6 @@ FRONT_ENDS = {
     "pip": [sys.executable, "-m", "pip", "wheel", "--no-deps", "--verbose", "--no-cache-dir", "--wheel-dir"],
     "uv": [sys.executable, "-m", "uv", "build", "--wheel", "--verbose", "--link-mode", "hardlink", "--out-dir"],
 }
-TORCH = "CUDA_BUILD_ACTIVATE_TEST_TORCH"
 CUBLAS = {"libcudart.so.13", "libcublas.so.13"}
 PRINTED = r"toolkit = (.*)"
 
@@ -59,9 +55,9 @@ PROJECTS = {
 
 
 @pytest.fixture
-def index(offline: dict[str, str], hostile: dict[str, str]) -> dict[str, str]:
+def index(offline: dict[str, str], temporary: dict[str, str]) -> dict[str, str]:
     """A hostile environment in which front ends install what the tests have fetched, and nothing else."""
-    return {**hostile, **offline, "CUDAARCHS": "86"}
+    return {**temporary, **offline, "CUDAARCHS": "86"}
 
 
 def build(name: str, front_end: str, environ: dict[str, str], directory: Path) -> Path:
@@ -73,7 +69,7 @@ def build(name: str, front_end: str, environ: dict[str, str], directory: Path) -
     roots = set(re.findall(PROJECTS[name].toolkit if name in PROJECTS else PRINTED, log))
     assert len(roots) == 1, log
     (root,) = roots
-    assert re.fullmatch(r".*/site-packages/cuda-build-activate/cu13", root)
+    assert re.fullmatch(STABLE, root)
     assert not root.startswith(sys.prefix)
     assert not Path(root).exists(), "the root outlived its build environment"
     (wheel,) = (directory / "out").glob("demo-*.whl")
@@ -130,29 +126,3 @@ def check_import(installed: VEnv, module: str, libraries: set[str], environ: dic
     else:
         major, minor = minor_version(NEWEST).split(".")
         assert (done.stdout, done.stderr) == (f"{major}0{minor}0 13\n", "")
-
-
-@pytest.fixture(scope="module")
-def torch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with PyTorch, the one that pip takes here, and all that it needs."""
-    if not os.environ.get(TORCH):
-        pytest.skip(f"fetches PyTorch, up to several GB: set {TORCH}=1")
-    directory = tmp_path_factory.mktemp("torch")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:", "--dest", f"{directory}"]
-    done = subprocess.run([*command, "torch"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"PyTorch cannot be fetched: {(done.stderr.splitlines() or [''])[-1]}")
-    return directory
-
-
-@needs_headers
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
-def test_torch(front_end: str, torch: Path, index: dict[str, str], tmp_path: Path) -> None:
-    """torch.utils.cpp_extension finds the toolkit; a PyTorch for CPUs suffices for that."""
-    index["PIP_FIND_LINKS"] += f" {torch}"
-    index["UV_FIND_LINKS"] += f",{torch}"
-    index["UV_CACHE_DIR"] = str(tmp_path / "cache")
-    wheel = build("torch", front_end, index, tmp_path)
-    with zipfile.ZipFile(wheel) as archive:
-        (module,) = (archive.extract(name, tmp_path) for name in archive.namelist() if name.endswith(".so"))
-    assert "libcudart.so.13" in re.findall(r"NEEDED.*\[(.*)\]", run(["readelf", "-d", module]))

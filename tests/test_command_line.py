@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pty
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import VEnv, make_toolkit, run, script
+from conftest import PROJECT, VEnv, make_toolkit, run, script
 
+from cuda_build_activate.__main__ import _parser
 from cuda_build_activate._shells import SHELLS
 
 COMMAND = "-m", "cuda_build_activate"
@@ -146,6 +149,7 @@ def test_info(activated: VEnv, clean: dict[str, str]) -> None:
             "code": None,
             "reason": None,
             "root": str(activated.root),
+            "own_root": str(activated.root),
             "version": "13.4.92",
             "major": 13,
             "nvcc": True,
@@ -225,6 +229,35 @@ def test_help_and_version(venv: VEnv, clean: dict[str, str]) -> None:
     said = run([*console_script, "--help"], env=clean)
     for word in ("info", "doctor", "env", "run", "root", 'eval "$(cuda-build-activate env)"', "Exit status"):
         assert word in said
+
+
+def documented(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The rows of the page's table: each command, and each of its options."""
+    (commands,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    summaries = {action.dest: action.help for action in commands._choices_actions}
+    for name, command in commands.choices.items():
+        actions = [action for action in command._actions if not isinstance(action, argparse._HelpAction)]
+        arguments = "".join(f" {named(action)}" for action in actions if not action.option_strings)
+        yield f"| `{name}{arguments}` | {summaries[name]} |"
+        for action in actions:
+            if action.option_strings:
+                yield f"| `{name} {named(action)}` | {action.help} |"
+
+
+def named(action: argparse.Action) -> str:
+    """How an argument is written: its options, and what they take."""
+    taken = action.metavar or (f"{{{','.join(action.choices)}}}" if action.choices else action.dest.upper())
+    more = " ..." if action.nargs == "+" else ""
+    if not action.option_strings:
+        return f"[{taken}]" if action.nargs == "?" else f"{taken}{more}"
+    options = ", ".join(action.option_strings)
+    return options if action.nargs == 0 else f"{options} {taken}"
+
+
+def test_the_page_has_every_command_and_option() -> None:
+    table = "\n".join(["| command | what it does |", "|---|---|", *documented(_parser()), ""])
+    page = (PROJECT / "docs" / "reference" / "command-line.md").read_text()
+    assert f"\n{table}\n" in page, f"docs/reference/command-line.md should have:\n{table}"
 
 
 def test_a_reader_that_has_seen_enough(activated: VEnv, clean: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""The alternatives of docs/comparison.md: each builds the same projects, with the outcome that the page shows."""
+"""The alternatives of docs/understand/comparison.md: each builds the same projects, with the outcome shown there."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import MACHINE, PROJECT, VEnv, run, without_cuda
+from conftest import MACHINE, PROJECT, STABLE, VEnv, by_default, run, without_cuda
 from filelock import FileLock
 from test_readme import in_order
 from toolkits import MINIMAL, NEWEST, TOOLKITS, minor_version
 
-PAGE = (PROJECT / "docs" / "comparison.md").read_text()
+PAGE = (PROJECT / "docs" / "understand" / "comparison.md").read_text()
 TILELANG = "tilelang==0.1.14"
 OPT = "/opt/cuda-13.0"  # where the page has the toolkit that is installed on the machine
 
@@ -141,6 +141,7 @@ FAILURES = (
     "KeyError: 'CUDA_HOME'",
     "cannot find -lcudart",
     "Couldn't find requested CUDA module 'cudart'",
+    "Please specify the desired CUDA Toolkit version",
 )
 SHARED = {"cudatoolkit", "setuptools", "meson"}  # those that link the shared runtime
 
@@ -152,13 +153,16 @@ class Command(NamedTuple):
     front_end: str = "uv"
     options: str = ""
     machine: bool = False  # whether a toolkit is installed there
+    by_default: bool = False  # with stable paths, which the tests switch off; and with run paths
 
 
 class Outcome(NamedTuple):
-    """Which version of the toolkit built it, or no, and all that was printed."""
+    """Which version of the toolkit built it, or no, and all that was printed; where the toolkit was, and the wheel."""
 
     version: str
     log: str
+    root: str = ""
+    wheel: Path | None = None
 
 
 def section(heading: str) -> str:
@@ -268,6 +272,8 @@ def build(
             environ |= {"CUDA_HOME": str(installed), "PATH": f"{installed}/bin{os.pathsep}{environ['PATH']}"}
         if alternative == MODULE:
             environ["MODULE"] = str(module)
+        if command.by_default:
+            environ = {**by_default(environ), "CUDA_BUILD_ACTIVATE_RPATH": "relative"}
         done = subprocess.run(
             [
                 *without_cuda(),
@@ -294,10 +300,11 @@ def build(
             (binary,) = (archive.extract(name, directory) for name in archive.namelist() if name.endswith(".so"))
         assert ("libcudart.so.13" in run(["readelf", "-d", binary])) == (command.project in SHARED)
         if root == OPT:
-            return Outcome(minor_version(TOOLKITS[0]), log)
-        assert re.search(r"/site-packages/(nvidia|cuda-build-activate)/cu13$", root)
+            return Outcome(minor_version(TOOLKITS[0]), log, root, wheel)
+        places = STABLE if command.by_default else r".*/site-packages/(nvidia|cuda-build-activate)/cu13"
+        assert re.fullmatch(places, root)
         assert not Path(root).exists(), "the root outlived its build environment"
-        return Outcome(minor_version(NEWEST), log)
+        return Outcome(minor_version(NEWEST), log, root, wheel)
 
     def once(alternative: str, command: Command) -> Outcome:
         if (alternative, command) not in outcomes:
@@ -328,6 +335,35 @@ def test_the_commands(alternative: str, build: Build) -> None:
     assert shown
     for command, printed in shown:
         in_order(printed, build(alternative, parse(command)).log)
+
+
+def loads_elsewhere(wheel: Path, offline: dict[str, str], directory: Path) -> str:
+    """Whether the library loads where the runtime's wheel is installed beside it, and no other CUDA is."""
+    venv = VEnv(directory / "venv")
+    venv.prefix = without_cuda()
+    venv.install(wheel, f"nvidia-cuda-runtime=={minor_version(NEWEST)}.*", index=offline)
+    (library,) = venv.site.glob("*.so")
+    done = venv.start(f"import ctypes; ctypes.CDLL({str(library)!r})")
+    assert done.returncode == 0 or "libcudart.so.13: cannot open shared object file" in done.stderr
+    return "no" if done.returncode else "yes"
+
+
+@pytest.mark.parametrize("alternative", ALTERNATIVES)
+def test_what_comes_after_the_compiler(alternative: str, build: Build, offline: dict[str, str], tmp_path: Path) -> None:
+    """The first two columns of the page's second table; test_torch.py has the third."""
+    ours = alternative == "This package"
+    first = build(alternative, Command("compile", machine=alternative == INSTALLED))
+    second = build(alternative, Command("cudatoolkit", machine=alternative == INSTALLED, by_default=ours))
+    # Of two builds, each in an environment of its own; ours has the stable path only by default.
+    roots = {
+        re.sub("/bin/nvcc$", "", found) for found in re.findall(r"toolkit = (\S+nvcc)$", first.log + second.log, re.M)
+    }
+    path = "none" if not roots else "same" if len(roots) == 1 or ours else "random"
+    loads = "not built"
+    if second.wheel:
+        loads = loads_elsewhere(second.wheel, offline, tmp_path)
+    (row,) = re.findall(rf"^\| {re.escape(alternative)} \| (same|random|none) \| ([\w ]+) \|", PAGE, re.MULTILINE)
+    assert row == (path, loads)
 
 
 @pytest.mark.parametrize("alternative", ["cmake.prefix", MODULE, "A plain activator", "This package"])

@@ -17,6 +17,26 @@ from cuda_build_activate import _doctor
 
 FLAGS = "-m", "cuda_build_activate"
 
+
+def torch(version: str, cuda: str | None) -> str:
+    """A command that makes as much of a PyTorch as tells its version, as its own build writes it."""
+    lines = [
+        "from typing import Optional",
+        "__all__ = ['__version__', 'debug', 'cuda', 'git_version', 'hip', 'xpu']",
+        f"__version__ = '{version}'",
+        "debug = False",
+        f"cuda: Optional[str] = {cuda!r}",
+        "git_version = '1'",
+        "hip: Optional[str] = None",
+    ]
+    return f'mkdir torch; printf "%s\\n" {" ".join(json.dumps(line) for line in lines)} > torch/version.py'
+
+
+CUDA_12 = (
+    "rm -r nvidia/cu13/bin; mkdir nvidia/cuda_runtime; mv nvidia/cu13/include nvidia/cu13/lib nvidia/cuda_runtime; "
+    "rm -r nvidia/cu13; mv nvidia/cuda_runtime/lib/libcudart.so.13 nvidia/cuda_runtime/lib/libcudart.so.12"
+)
+
 # Each fault: what makes it, in the site directory of an environment whose toolkit has none; variables that are set
 # ({site} is that directory, {decoy} another toolkit); the interpreter's options; and the findings.
 Fault = tuple[str, dict[str, str], list[str], list[str]]
@@ -37,13 +57,7 @@ FAULTS: dict[str, Fault] = {
         [],
         ["missing-components", "no-compiler"],
     ),
-    "CUDA 12": (
-        "rm -r nvidia/cu13/bin; mkdir nvidia/cuda_runtime; mv nvidia/cu13/include nvidia/cu13/lib nvidia/cuda_runtime; "
-        "rm -r nvidia/cu13; mv nvidia/cuda_runtime/lib/libcudart.so.13 nvidia/cuda_runtime/lib/libcudart.so.12",
-        {},
-        [],
-        ["no-compiler"],
-    ),
+    "CUDA 12": (CUDA_12, {}, [], ["no-compiler"]),
     "no nvvm": ("rm -r nvidia/cu13/nvvm", {}, [], ["missing-components"]),
     "no crt": ("rm nvidia/cu13/include/crt/host_config.h", {}, [], ["missing-components"]),
     "no runtime": ("rm nvidia/cu13/lib/libcudadevrt.a", {}, [], ["missing-components"]),
@@ -55,6 +69,36 @@ FAULTS: dict[str, Fault] = {
         [],
         ["mixed-versions"],
     ),
+    "a runtime of another version": (
+        "mkdir nvidia_cuda_nvcc-13.5.37.dist-info nvidia_cuda_runtime-13.0.96.dist-info",
+        {},
+        [],
+        ["mixed-versions"],
+    ),
+    "PyTorch of another major version": (torch("2.10.0", "12.8"), {}, [], ["torch-of-another-cuda"]),
+    "PyTorch of another minor version": (torch("2.11.0", "13.0"), {}, [], ["torch-of-another-cuda"]),
+    "PyTorch of another minor version of CUDA 12": (
+        f"{CUDA_12}; mkdir nvidia_cuda_runtime_cu12-12.9.79.dist-info; {torch('2.10.0', '12.8')}",
+        {},
+        [],
+        ["no-compiler", "torch-of-another-cuda"],
+    ),
+    "PyTorch of the same minor version": (torch("2.20.0", "13.4"), {}, [], []),
+    "PyTorch without CUDA": (torch("2.10.0+cpu", None), {}, [], ["torch-without-cuda"]),
+    "PyTorch without a version": ("mkdir -p torch/version.py", {}, [], []),
+    "wheels of CUDA 12": (
+        "for name in cublas_cu12 cuda_runtime_cu12 cudnn_cu12 nccl_cu12 nccl_cu13; "
+        "do mkdir nvidia_$name-12.8.90.dist-info; done",
+        {},
+        [],
+        ["other-wheels"],
+    ),
+    "wheels of CUDA 12 that come with those of 13": (
+        "mkdir nvidia_cutlass_dsl_libs_cu12-4.8.1.dist-info nvidia_cutlass_dsl_libs_cu13-4.8.1.dist-info",
+        {},
+        [],
+        [],
+    ),
     "a later patch version": ("mkdir nvidia_cuda_nvcc-13.0.88.dist-info nvidia_nvvm-13.0.90.dist-info", {}, [], []),
     "switched off": ("", {"CUDA_BUILD_ACTIVATE": "off"}, [], ["switched-off"]),
     "no switch": ("", {"CUDA_BUILD_ACTIVATE": "maybe"}, [], ["bad-switch"]),
@@ -65,6 +109,12 @@ FAULTS: dict[str, Fault] = {
     "CPATH": ("", {"CPATH": "{decoy}/include"}, [], ["other-toolkit"]),
     "NVCC_APPEND_FLAGS": ("", {"NVCC_APPEND_FLAGS": "-I/opt"}, [], ["nvcc-flags"]),
     "run paths of no kind": ("", {"CUDA_BUILD_ACTIVATE_RPATH": "both"}, [], ["no-run-paths"]),
+    "a stable path that is no path": (
+        "",
+        {"CUDA_BUILD_ACTIVATE_STABLE_PATH": "here"},
+        [],
+        ["no-stable-path"],
+    ),
     "run paths": ("", {"CUDA_BUILD_ACTIVATE_RPATH": "relative", "LDFLAGS": "-g"}, [], []),
     "INCLUDES": ("", {"INCLUDES": "-I/opt", "LIBRARIES": "-L/opt"}, [], ["nvcc-flags", "nvcc-flags"]),
     "not writable": ("touch cuda-build-activate", {"XDG_CACHE_HOME": "/dev/null"}, [], ["root-not-writable"]),
@@ -193,7 +243,8 @@ def test_every_finding_is_provoked() -> None:
         code for _, found in ACTIVATED.values() for code in found
     }
     assert codes - provoked == {"unusable-path", "compile-failed", "not-compiled"}
-    table = (PROJECT / "docs" / "command-line.md").read_text().partition("| code |")[2].partition("\n## ")[0]
+    page = (PROJECT / "docs" / "reference" / "command-line.md").read_text()
+    table = page.partition("| code |")[2].partition("\n## ")[0]
     assert codes == set(re.findall(r"`([\w-]+)`", re.sub(r"(?m)^(\|.*\|).*\|$", r"\1", table)))
 
 

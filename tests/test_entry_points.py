@@ -86,10 +86,10 @@ def test_a_toolkit_without_nvcc_does_not_displace_the_script_of_another(venv: VE
 @pytest.mark.everything
 @pytest.mark.parametrize("front_end", ["pip", "uv", "build"])
 def test_a_build_with_scripts_in_its_environment(
-    front_end: str, with_scripts: dict[str, str], hostile: dict[str, str], cuobjdump: Path, tmp_path: Path
+    front_end: str, with_scripts: dict[str, str], temporary: dict[str, str], cuobjdump: Path, tmp_path: Path
 ) -> None:
     project = shutil.copytree(PROJECT / "examples" / "skbuild", tmp_path / "project")
-    environ = {**hostile, **with_scripts, "CUDAARCHS": "86"}
+    environ = {**temporary, **with_scripts, "CUDAARCHS": "86"}
     log = run(FRONT_ENDS[front_end](project, tmp_path / "out"), env=environ, cwd=tmp_path)
     assert re.search(r"nvidia[-_]cuda[-_]nvcc[-=]+[\d.]+\+scripts", log)
     assert "the console script was called" not in log

@@ -11,8 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import Argument, VEnv, run
-from faults import ACTIVATED, CHARACTERS, fault, places, probe
+from conftest import STABLE, Argument, VEnv, by_default, run
+from faults import ACTIVATED, CHARACTERS, UNUSABLE, fault, places, probe
 from toolkits import NEWEST, minor_version
 
 KERNEL = (
@@ -220,12 +220,16 @@ def test_upgrades(front_end: str, offline: dict[str, str], environ: dict[str, st
     assert probe(venv, environ)[0] == untouched
 
 
-def test_an_odd_path(offline: dict[str, str], hostile: dict[str, str], tmp_path: Path) -> None:
-    """nvcc and CMake work with all the characters at once that this package lets pass.
+@pytest.mark.parametrize("characters", [CHARACTERS, UNUSABLE], ids=["usable", "unusable"])
+def test_an_odd_path(
+    characters: dict[str, str], offline: dict[str, str], hostile: dict[str, str], tmp_path: Path
+) -> None:
+    """nvcc and CMake work with all the characters at once that they can take; with others, by a stable path.
 
-    But for two: gcc takes the comma in an rpath for its own, and uv wants paths in UTF-8.
+    But for some: gcc takes the comma in an rpath for its own, uv wants UTF-8, no venv can have a colon, and a carriage
+    return is a line break to what reads text.
     """
-    odd = "".join(character for character in CHARACTERS.values() if character not in (",", "\udcff"))
+    odd = "".join(character for character in characters.values() if character not in (",", "\udcff", ":", "\r"))
     venv = VEnv(tmp_path / odd / "venv")
     venv.install("cuda-build-activate", f"cuda-toolkit[nvcc,cudart,cccl]=={NEWEST}", index=offline)
     project = tmp_path / "project"
@@ -236,10 +240,16 @@ def test_an_odd_path(offline: dict[str, str], hostile: dict[str, str], tmp_path:
         "add_executable(odd kernel.cu)\ntarget_link_libraries(odd CUDA::cudart CUDA::cuda_driver)\n"
         'message("root=${CUDAToolkit_INCLUDE_DIRS}")\n'
     )
-    environ = venv.environ(env=hostile)
+    environ = venv.environ(env=by_default(hostile))
+    root = environ["CUDA_HOME"]
+    assert re.fullmatch(STABLE, root)
+    assert os.readlink(root) == str(venv.root)
+    if characters is CHARACTERS:  # seen by its own path, as in a venv that stays
+        environ, root = venv.environ(env=hostile), str(venv.root)
+        assert environ["CUDA_HOME"] == root
     environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)
     cmake = [sys.executable, "-m", "cmake"]
     configured = run([*cmake, "-G", "Ninja", "-DCMAKE_CUDA_ARCHITECTURES=80", "-B", "build"], env=environ, cwd=project)
-    assert f"root={venv.root}/include" in configured
+    assert f"root={root}/include" in configured
     run([*cmake, "--build", "build"], env=environ, cwd=project)
     assert "libcudart.so.13" in run(["readelf", "-d", project / "build" / "odd"])

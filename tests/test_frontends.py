@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, SETPRIV, VEnv, run
+from conftest import PROJECT, SETPRIV, STABLE, VEnv, run
 from faults import ACTIVATED, fault
 from toolkits import NEWEST, minor_version
 
@@ -39,9 +39,9 @@ FRONT_ENDS: dict[str, Command] = {
 
 
 @pytest.fixture
-def index(for_the_example: dict[str, str], hostile: dict[str, str]) -> dict[str, str]:
+def index(for_the_example: dict[str, str], temporary: dict[str, str]) -> dict[str, str]:
     """A hostile environment in which front ends install what the tests have fetched, and nothing else."""
-    return {**hostile, **for_the_example, "CUDAARCHS": "86"}
+    return {**temporary, **for_the_example, "CUDAARCHS": "86"}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def check(log: str, out: Path, cuobjdump: Path) -> str:
     """Check what a front end built into *out*, saying *log*; return the toolkit root that was used."""
     found = dict(re.findall(r"skbuild-demo: (\w+) = (.*)", log))
     root: str = found["toolkit"]
-    assert re.fullmatch(r".*/site-packages/cuda-build-activate/cu13", root)
+    assert re.fullmatch(STABLE, root)
     assert not root.startswith(sys.prefix)
     assert not Path(root).exists(), "the root outlived its build environment"
     assert found["nvcc"] == f"{root}/bin/nvcc"
@@ -105,7 +105,7 @@ def test_four_builds_at_once(index: dict[str, str], cuobjdump: Path, tmp_path: P
 def test_no_home_directory(front_end: str, index: dict[str, str], wheel: Path, cuobjdump: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("taking another user's place needs root")
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="s") as directory:
         place = Path(directory)
         project = shutil.copytree(PROJECT / "examples" / "skbuild", place / "project")
         shutil.copy(wheel, project)  # where it is built is closed to others
@@ -115,10 +115,12 @@ def test_no_home_directory(front_end: str, index: dict[str, str], wheel: Path, c
         for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
             environ.pop(name, None)
         environ |= {"HOME": "/nonexistent", "TMPDIR": directory, "UV_CACHE_DIR": f"{directory}/uv"}
+        environ["CUDA_BUILD_ACTIVATE_STABLE_PATH"] = f"{directory}/c"
         stranger = [SETPRIV, "--reuid", "12345", "--regid", "12345", "--clear-groups"]
         command = FRONT_ENDS[front_end](project, place / "out")
         python = shutil.which("python3", path=os.defpath)  # uv looks for the one that this environment was made of
-        if python is None or subprocess.run([*stranger, *command[:3], "--version"], check=False).returncode:
+        readable = [*stranger, "test", "-r", os.path.join(sys.prefix, "pyvenv.cfg")]
+        if python is None or subprocess.run(readable, check=False).returncode:
             pytest.skip("there is no Python that other users can start")
         log = run([*stranger, *command, *["--python", python] * (front_end == "uv")], env=environ, cwd=place)
         check(log, place / "out", cuobjdump)

@@ -57,7 +57,7 @@ def test_an_extension_module(requirement: str, offline: dict[str, str], clean: d
     major = version.partition(".")[0]
     project = tmp_path / "project"
     project.mkdir()
-    # The components that the README lists for CUDA 12, in the version under test.
+    # The components that docs/how-to/choose-a-toolkit.md lists for CUDA 12, in the version under test.
     requires, count = re.subn(r'"cuda-toolkit[^"]*"', f'"{requirement}"', block('requires = ["setuptools"'))
     assert count == 1
     (project / "pyproject.toml").write_text(BACKEND + requires)

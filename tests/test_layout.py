@@ -17,7 +17,7 @@ import pytest
 from conftest import run
 from toolkits import MORE_PRODUCTS, NEWEST, PRODUCTS, RELEASES, number, release_lock
 
-from cuda_build_activate import _assemble, _libraries, _toolkit, activate
+from cuda_build_activate import _assemble, _import_libraries, _libraries, _toolkit, activate
 
 pytestmark = pytest.mark.everything
 
@@ -81,41 +81,71 @@ NOT_IN_13_0_0 = {"bin/crt/link.stub"}
 # By the name of the directory below targets/.
 TARGETS = {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}
 
-# As above, on Windows, where the wheels' own directory is the root; {library} and {dll} are the machine's directories.
+# As above, on Windows; {library} and {dll} are the directories of the machine in the wheels, {dlls} that in the root.
 WINDOWS_PLACES = (
-    r"bin/[^/]+\.(exe|profile)",
-    r"bin/crt/(pre)?link\.stub",
-    r"bin/{dll}/[^/]+\.dll",
-    r"include/.+",
-    r"lib/{library}/[^/]+\.lib",
-    r"((cuda_)?cccl/)?lib/cmake/.+",
-    r"nvvm/(bin|libdevice)/.+",
+    (r"bin/([^/]+\.(?:exe|profile|dll))", r"bin/\1"),
+    (r"bin/(crt/(?:pre)?link\.stub)", r"bin/\1"),
+    (r"bin/{dll}/([^/]+\.dll)", r"bin/{dlls}/\1"),
+    (r"bin/{dll}/(nvvm64_[^/]+\.dll)", r"nvvm/bin/\1"),
+    (r"include/(.+)", r"include/\1"),
+    (r"include/(nvvm\.h)", r"nvvm/include/\1"),
+    (r"lib/{library}/([^/]+\.lib)", r"lib/{library}/\1"),
+    (r"(?:(?:cuda_)?cccl/)?lib/cmake/(.+)", r"lib/cmake/\1"),
+    (r"nvvm/((?:bin|libdevice)/.+)", r"nvvm/\1"),
 )
 NEEDED_ON_WINDOWS = (
+    "bin/crt/link.stub",
     "bin/cudafe++.exe",
     "bin/fatbinary.exe",
     "bin/nvcc.exe",
     "bin/nvcc.profile",
     "bin/ptxas.exe",
-    "bin/{dll}/cudart64_13.dll",
+    "bin/{dlls}/cudart64_13.dll",
+    "include/cccl/cub/cub.cuh",
+    "include/cccl/cuda/std/array",
     "include/crt/host_config.h",
     "include/cuda_runtime.h",
+    "lib/cmake/cccl/cccl-config.cmake",
     "lib/{library}/cudadevrt.lib",
     "lib/{library}/cudart.lib",
     "lib/{library}/cudart_static.lib",
+    "nvvm/bin/cicc.exe",
     "nvvm/libdevice/libdevice.10.bc",
+    "version.txt",
 )
 WINDOWS_DIRECTORIES = {
-    "win_amd64": {"dll": "x86_64", "library": "x64"},
-    "win_arm64": {"dll": "arm64", "library": "arm64"},
+    "win_amd64": {"dll": "x86_64", "dlls": "x64", "library": "x64"},
+    "win_arm64": {"dll": "arm64", "dlls": "arm64", "library": "arm64"},
 }
-# What no build needs, or can be given, on one platform.
+# On one platform only.
 ONLY_ON = {
-    "win_amd64": [r"lib/Win32/OpenCL\.lib"],  # nothing else of CUDA is for 32 bits
-    # nvidia-cuda-cccl 13.3.4.2.1, that of 13.4.1.0, has its headers here and not in include, unlike all others.
-    # nvidia-cuda-nvcc 13.5.37 has console scripts there: nvcc, ptxas, ...
-    "win_arm64": [r"cccl/include/.+", r"cuda_entrypoints/\w+\.py"],
+    "win_amd64": (
+        (r"lib/(Win32/OpenCL\.lib)", r"lib/\1"),  # nothing else of CUDA is for 32 bits
+        (r"bin/(cicc\.exe)", r"nvvm/bin/\1"),  # 13.0.0
+        (r"bin/(x64/cusparseLt_13\.dll)", r"bin/\1"),
+        (r"lib/([^/]+\.lib)", r"lib/\1"),  # cuDSS and cuTENSOR; nvcc looks in the other place
+        (r"lib/([^/]+\.lib)", r"lib/x64/\1"),
+    ),
+    # nvidia-cuda-cccl 13.3.4.2.1, that of 13.4.1.0, has its headers there and not in include, unlike all others.
+    "win_arm64": ((r"cccl/include/(.+)", r"include/\1"),),
 }
+NOT_NEEDED_ON = {
+    "win_amd64": (),
+    "win_arm64": (r"cuda_entrypoints/\w+\.py",),  # console scripts of nvidia-cuda-nvcc 13.5.37: nvcc, ptxas, ...
+}
+# NCCL and NVSHMEM have no wheels for Windows.
+WINDOWS_PRODUCTS = {
+    "win_amd64": ("nvidia-cudnn-cu13", "cutensor-cu13", *MORE_PRODUCTS),
+    "win_arm64": ("nvidia-cudnn-cu13",),
+}
+# What gets an import library in the newest release with these, and has none in its wheel.
+WITHOUT_IMPORT_LIBRARY = """
+InterceptorInjectionTarget TreeLauncherTargetInjection checkpoint cublas cublasLt cudnn cudnn_adv cudnn_cnn
+cudnn_engines_precompiled cudnn_engines_runtime_compiled cudnn_engines_tensor_ir cudnn_ext cudnn_graph cudnn_heuristic
+cudnn_ops cufft cufftw cupti curand cusolver cusolverMg cusparse nppc nppial nppicc nppidei nppif nppig nppim nppist
+nppisu nppitc npps nvblas nvjpeg nvperf_host nvperf_target nvrtc nvrtc-builtins nvvm pcsamplingutil
+sanitizer-collection sanitizer-public
+"""
 # The machine types in the headers of ELF (e_machine, which readelf translates) and PE files.
 PE_MACHINES = {"win_amd64": 0x8664, "win_arm64": 0xAA64}
 
@@ -148,7 +178,10 @@ def linux(cache: Path, releases: tuple[Sequence[str], bool]) -> Mapping[str, Sur
 @pytest.fixture(scope="session")
 def windows(cache: Path, releases: tuple[Sequence[str], bool]) -> Mapping[str, Survey]:
     surveyed, locked = releases
-    return {platform: layout.survey(platform, cache, surveyed, locked=locked) for platform in WINDOWS_DIRECTORIES}
+    return {
+        platform: layout.survey(platform, cache, surveyed, products, locked=locked)
+        for platform, products in WINDOWS_PRODUCTS.items()
+    }
 
 
 def make_empty(site: Path, files: Mapping[str, str]) -> Path:
@@ -178,11 +211,11 @@ def split(path: str) -> tuple[str, str]:
     return "/".join(parts[:depth]), "/".join(parts[depth:])
 
 
-def is_needed(path: str) -> bool:
+def is_needed(path: str, platform: str = "") -> bool:
     directory, rest = split(path)
-    if directory.endswith(".dist-info") or path == "nvidia/__init__.py":
+    if directory.endswith((".dist-info", ".data")) or path == "nvidia/__init__.py":
         return False
-    return not any(re.fullmatch(pattern, rest) for pattern in NOT_NEEDED)
+    return not any(re.fullmatch(pattern, rest) for pattern in (*NOT_NEEDED, *NOT_NEEDED_ON.get(platform, ())))
 
 
 def described(moved: Mapping[tuple[str, str], str]) -> list[str]:
@@ -193,9 +226,9 @@ def described(moved: Mapping[tuple[str, str], str]) -> list[str]:
     ]
 
 
-def places(path: str) -> list[str]:
+def places(path: str, rows: Sequence[tuple[str, str]] = PLACES) -> list[str]:
     """Where in the root a build looks for a file of a wheel."""
-    found = ((re.fullmatch(pattern, split(path)[1]), place) for pattern, place in PLACES)
+    found = ((re.fullmatch(pattern, split(path)[1]), place) for pattern, place in rows)
     return [match.expand(place) for match, place in found if match]
 
 
@@ -258,9 +291,17 @@ def test_every_row_is_for_something(linux: Mapping[str, Survey], windows: Mappin
         for files in survey.values()
         for path, wheel in files.items()
     }
-    for row in _assemble.LAYOUT:
-        names = [name for _, name, wheel in found if wheel == row.seen]
-        assert any(name.startswith(f"{row.source}/{row.start}") for name in names), f"{row.source} of {row.seen}"
+    found_on_windows = {
+        (split(path)[1], seen(wheel))
+        for survey in windows.values()
+        for files in survey.values()
+        for path, wheel in files.items()
+    }
+    there = {(name, wheel) for _, name, wheel in found}
+    for rows, names in ((_assemble.LAYOUT, there), (_assemble.WINDOWS_LAYOUT, found_on_windows)):
+        for row in rows:
+            of_the_wheel = [name for name, wheel in names if wheel == row.seen]
+            assert any(name.startswith(f"{row.source}/{row.start}") for name in of_the_wheel), (row.source, row.seen)
     for pattern in (*(pattern for pattern, _ in PLACES), *NOT_NEEDED):
         assert any(re.fullmatch(pattern, name) for _, name, _ in found), pattern
     for component in _toolkit.COMPONENTS:
@@ -274,7 +315,7 @@ def test_every_row_is_for_something(linux: Mapping[str, Survey], windows: Mappin
         )
     for platform in windows:
         rests = {split(path)[1] for files in windows[platform].values() for path in files}
-        for pattern in windows_places(platform):
+        for pattern in (*(pattern for pattern, _ in windows_places(platform)), *NOT_NEEDED_ON[platform]):
             assert any(re.fullmatch(pattern, rest) for rest in rests), (platform, pattern)
 
 
@@ -284,44 +325,61 @@ def seen(wheel: str) -> str:
     return f"{name.replace('_', '-')} {version}"
 
 
-def windows_places(platform: str) -> list[str]:
-    return [*(pattern.format(**WINDOWS_DIRECTORIES[platform]) for pattern in WINDOWS_PLACES), *ONLY_ON[platform]]
+def windows_places(platform: str) -> list[tuple[str, str]]:
+    """As PLACES."""
+    directories = WINDOWS_DIRECTORIES[platform]
+    rows = [(pattern.format(**directories), place.format(**directories)) for pattern, place in WINDOWS_PLACES]
+    return [*rows, *ONLY_ON[platform]]
 
 
-def check_windows(site: Path, platform: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Activate *site* as on Windows and name what is wrong."""
+def check_windows(site: Path, platform: str, files: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Activate *site* as on Windows and name what is wrong, as those of its *files* that a build would not find."""
     pretend_windows(monkeypatch)
     activation = activate([site], {"PATH": "before"})
-    toolkit = site / "nvidia" / "cu13"
-    assert activation.root == str(toolkit), activation.reason
+    root = site / "cuda-build-activate" / "cu13"
+    assert activation.root == str(root), activation.reason
     *activated, before = activation.variables["PATH"].split(os.pathsep)
     assert before == "before"
-    directories = WINDOWS_DIRECTORIES[platform]
     problems = []
-    if activated != [str(toolkit / "bin"), str(toolkit / "bin" / directories["dll"])]:
+    if activated != [str(root / "bin"), str(root / "bin" / WINDOWS_DIRECTORIES[platform]["dlls"])]:
         problems.append(f"PATH is {activated}")
-    values = [*activated, *(value for name, value in activation.variables.items() if name != "PATH")]
+    # CUDA_BUILD_ACTIVATE_SITE is for the .pth file's line, which finds nothing by it on Windows.
+    others = (name for name in activation.variables if name not in ("PATH", "CUDA_BUILD_ACTIVATE_SITE"))
+    values = [*activated, *(activation.variables[name] for name in others)]
     problems += [f"{value} does not exist" for value in values if not os.path.exists(value)]
-    if activation.variables.get("CUDACXX") != str(toolkit / "bin" / "nvcc.exe"):
+    if activation.variables.get("CUDACXX") != str(root / "bin" / "nvcc.exe"):
         problems.append("CUDACXX is not nvcc")
-    needed = (name.format(**directories) for name in NEEDED_ON_WINDOWS)
-    return problems + [f"no {name}" for name in needed if not (toolkit / name).exists()]
+    for path in files:
+        problems += [
+            f"{path} is not {place} of the root"
+            for place in places(path, windows_places(platform))
+            if not ((root / place).exists() and (root / place).samefile(site / path))
+        ]
+    needed = {name.format(**WINDOWS_DIRECTORIES[platform]) for name in NEEDED_ON_WINDOWS}
+    return problems + [f"no {name}" for name in sorted(needed) if not (root / name).exists()]
 
 
 @pytest.mark.parametrize("platform", WINDOWS_DIRECTORIES)
 def test_windows(windows: Mapping[str, Survey], platform: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     problems: list[str] = []
-    known = windows_places(platform)
+    monkeypatch.setattr(_import_libraries, "import_library", os.fsencode)  # the DLLs are empty here
     for release, files in windows[platform].items():
         site = make_empty(tmp_path / release, files)
-        problems += [f"{release}: {problem}" for problem in check_windows(site, platform, monkeypatch)]
-        moved: dict[tuple[str, str], str] = {}
-        for path, wheel in files.items():
-            if is_needed(path):
-                directory, rest = split(path)
-                if directory != "nvidia/cu13" or not any(re.fullmatch(pattern, rest) for pattern in known):
-                    moved[wheel, os.path.dirname(path)] = os.path.basename(path)
+        needed = [path for path in files if is_needed(path, platform)]
+        wrong = check_windows(site, platform, needed, monkeypatch)
+        if release == "13.0.0":
+            wrong.remove("no bin/crt/link.stub")
+        problems += [f"{release}: {problem}" for problem in wrong]
+        moved = {
+            (files[path], os.path.dirname(path)): os.path.basename(path)
+            for path in needed
+            if not places(path, windows_places(platform))
+        }
         problems += [f"{release}: {problem}" for problem in described(moved)]
+        if release == NEWEST:
+            libraries = site / "cuda-build-activate" / "cu13" / "lib" / WINDOWS_DIRECTORIES[platform]["library"]
+            made = {path.stem for path in libraries.iterdir() if path.stat().st_size}
+            assert made == {*WITHOUT_IMPORT_LIBRARY.split()}
         shutil.rmtree(site)
     assert not problems, "\n".join(problems)
 
@@ -350,10 +408,10 @@ def pe_machine(file: Path) -> int:
 def test_a_toolkit_of_another_platform(unpacked: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     platform, site = unpacked
     if platform in PE_MACHINES:
-        assert check_windows(site, platform, monkeypatch) == []
-        directory = WINDOWS_DIRECTORIES[platform]["dll"]
+        assert check_windows(site, platform, [], monkeypatch) == []
+        directory = WINDOWS_DIRECTORIES[platform]["dlls"]
         for name in ("bin/nvcc.exe", "bin/ptxas.exe", f"bin/{directory}/cudart64_13.dll"):
-            assert pe_machine(site / "nvidia" / "cu13" / name) == PE_MACHINES[platform], name
+            assert pe_machine(site / "cuda-build-activate" / "cu13" / name) == PE_MACHINES[platform], name
         return
     pretend_machine(monkeypatch, "aarch64")
     root = Path(activate([site], {}).root or "nothing was activated")

@@ -1,17 +1,22 @@
-"""`cuda-toolkit[build-system]`, and metadata that depends on the toolkit of the build."""
+"""`cuda-toolkit[build-system]`, this package's own extras, and metadata that depends on the toolkit of the build."""
 
 from __future__ import annotations
 
 import email
+import json
+import os
 import re
 import shutil
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, block, run
-from toolkits import NEWEST, minor_version
+from conftest import PROJECT, Argument, VEnv, block, make_wheel, run
+from toolkits import NEWEST, TOOLKITS, TORCH, minor_version
+
+from cuda_build_activate._toolkit import versions
 
 PIP = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--verbose", "--no-cache-dir", "--wheel-dir"]
 UV = [sys.executable, "-m", "uv", "build", "--wheel", "--verbose", "--out-dir"]
@@ -54,7 +59,7 @@ def test_the_extra_is_all_that_a_project_lists(
     )
     pyproject, count = re.subn(r"^requires = \[.*?^\]", listed, pyproject, count=1, flags=re.DOTALL | re.MULTILINE)
     assert count == 1
-    pyproject = pyproject.replace('minimum-version = "build-system.requires"', "")  # the README's line has none
+    pyproject = pyproject.replace('minimum-version = "build-system.requires"', "")  # the documented line has none
     assert "cuda-build-activate" not in pyproject
     (project / "pyproject.toml").write_text(pyproject)
     environ = {**hostile, **offline, "CUDAARCHS": "86"}
@@ -66,17 +71,90 @@ def test_the_extra_is_all_that_a_project_lists(
     assert len(list((tmp_path / "out").glob("skbuild_demo-*.whl"))) == 1
 
 
+@pytest.mark.parametrize("front_end", ["pip", "uv"])
 @pytest.mark.parametrize("version", ["13.2.2", NEWEST])
 def test_a_wheel_requires_the_cuda_that_it_was_built_with(
-    version: str, offline: dict[str, str], hostile: dict[str, str], tmp_path: Path
+    version: str, front_end: str, offline: dict[str, str], hostile: dict[str, str], tmp_path: Path
 ) -> None:
     project = shutil.copytree(PROJECT / "examples" / "variant", tmp_path / "project")
     (tmp_path / "constraints.txt").write_text(f"cuda-toolkit=={version}\n")
     environ = {**hostile, **offline, "CUDAARCHS": "86"}
-    run([*UV, tmp_path, "--build-constraints", tmp_path / "constraints.txt", project], env=environ, cwd=tmp_path)
+    environ |= dict.fromkeys(("PIP_BUILD_CONSTRAINT", "UV_BUILD_CONSTRAINT"), str(tmp_path / "constraints.txt"))
+    run([*(UV if front_end == "uv" else PIP), tmp_path, project], env=environ, cwd=tmp_path)
     (wheel,) = tmp_path.glob("variant_demo-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
         metadata = email.message_from_bytes(archive.read(name))
     requirement = metadata["Requires-Dist"].replace(" ", "")
     assert set(requirement.removeprefix("nvidia-cuda-runtime").split(",")) == {f">={minor_version(version)}", "<14"}
+
+
+def extra(release: str) -> str:
+    """The extra for the minor version of *release*."""
+    return f"cuda-build-activate[cu{minor_version(release).replace('.', '')}]"
+
+
+def install(venv: VEnv, installer: str, index: Mapping[str, str], *requirements: str) -> None:
+    if installer == "uv":
+        venv.install(*requirements, index=index)
+    else:
+        pip: list[Argument] = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            venv.python,
+            "install",
+            "--quiet",
+            "--no-cache-dir",
+        ]
+        run([*pip, *requirements], env={**os.environ, **index})
+
+
+def components(venv: VEnv) -> dict[str, str]:
+    """The minor version of what has to be of one."""
+    names = ("nvidia_cuda_nvcc", "nvidia_nvvm", "nvidia_cuda_crt", "nvidia_cuda_runtime")
+    installed = versions([str(venv.site)])
+    return {name: minor_version(installed[name]) for name in names}
+
+
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+@pytest.mark.parametrize("release", TOOLKITS)
+def test_the_components_of_an_extra_are_of_one_version(
+    release: str, installer: str, offline: dict[str, str], clean: dict[str, str], tmp_path: Path
+) -> None:
+    """While the index has newer ones, which the metapackage of 13.0 and 13.1 lets in."""
+    venv = VEnv(tmp_path / "venv")
+    install(venv, installer, offline, extra(release))
+    assert set(components(venv).values()) == {minor_version(release)}
+    done = venv.python_("-m", "cuda_build_activate", "doctor", "--compile", "--json", env=clean)
+    report = json.loads(done.stdout)
+    assert (report["findings"], len(report["passed"])) == ([], 2)
+
+
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+@pytest.mark.parametrize("version", TORCH)
+def test_an_extra_beside_pytorch(
+    version: str, installer: str, offline: dict[str, str], clean: dict[str, str], tmp_path: Path
+) -> None:
+    """A stand-in for PyTorch that pins the toolkit as the real one does, and says what it was built with."""
+    toolkit = TORCH[version]
+    cuda = minor_version(toolkit)
+    described = f"__version__ = '{version}'\ncuda = '{cuda}'\n"
+    pin = f"Requires-Dist: cuda-toolkit[cudart]=={toolkit}"
+    make_wheel(tmp_path, "torch", version, {"torch/version.py": described}, pin)
+    index = {**offline, "PIP_FIND_LINKS": f"{offline['PIP_FIND_LINKS']} {tmp_path}"}
+    index["UV_FIND_LINKS"] += f",{tmp_path}"
+    venv = VEnv(tmp_path / "venv")
+    install(venv, installer, index, f"torch=={version}", extra(toolkit))
+    assert set(components(venv).values()) == {cuda}
+    done = venv.python_("-m", "cuda_build_activate", "doctor", "--json", env=clean)
+    assert json.loads(done.stdout)["findings"] == []
+
+
+def test_each_minor_version_has_an_extra(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        provided = email.message_from_bytes(archive.read(name)).get_all("Provides-Extra", [])
+    expected = {extra(release).partition("[")[2].rstrip("]") for release in TOOLKITS}
+    assert {name for name in provided if re.fullmatch(r"cu\d\d\d", name)} == expected

@@ -1,4 +1,4 @@
-"""The modules of the package import each other in one direction, as docs/how-it-works.md shows."""
+"""The modules of the package import each other in one direction, as docs/understand/how-it-works.md shows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def imports(module: Path) -> set[str]:
 
 
 def test_imports_lead_in_one_direction() -> None:
-    page = (PROJECT / "docs" / "how-it-works.md").read_text().partition("## The code")[2]
+    page = (PROJECT / "docs" / "understand" / "how-it-works.md").read_text().partition("## The code")[2]
     rows = re.findall(r"^\| `(\w+)\.py` \| \d+ \|(.*?)\|", page, re.MULTILINE)
     assert sorted(name for name, _ in rows) == MODULES
     above: set[str] = set()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MACHINE, PROJECT, make_wheel
-from toolkits import MORE_PRODUCTS, NEWEST, PRODUCTS, release_lock
+from toolkits import MORE_PRODUCTS, NEWEST, PRODUCTS, TORCH, release_lock
 
 TOOLKIT = {"nvidia/cu13/bin/nvcc": "", "nvidia/cu13/include/cuda_runtime_api.h": ""}
 
@@ -23,6 +23,7 @@ def index(tmp_path: Path) -> Path:
         name, _, version = line.partition("==")
         if name in (*PRODUCTS, *MORE_PRODUCTS):
             make_wheel(directory, name, version, {})
+    make_wheel(directory, "torch", [*TORCH][-1], {})
     make_release(directory, NEWEST, TOOLKIT)
     return directory
 
@@ -35,7 +36,8 @@ def make_release(index: Path, version: str, files: Mapping[str, str]) -> None:
 
 def news(index: Path) -> tuple[int, str]:
     environ = {**MACHINE, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index), "UV_FIND_LINKS": str(index)}
-    environ |= {"UV_NO_INDEX": "1", "UV_OFFLINE": "1", "TMPDIR": str(index.parent)}
+    # uv's own cache may hold what another index has of these.
+    environ |= {"UV_CACHE_DIR": str(index.parent / "cache"), "UV_OFFLINE": "1", "TMPDIR": str(index.parent)}
     command = [sys.executable, str(PROJECT / "tests" / "news.py")]
     done = subprocess.run(
         command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -64,3 +66,11 @@ def test_a_product_that_is_newer(index: Path) -> None:
     assert "New: nvidia-nccl-cu13 99.0, where the tests have " in said
     assert "has files in nvidia/nccl/elsewhere" in said
     assert "RELEASES" not in said
+
+
+def test_a_pytorch_that_is_new(index: Path) -> None:
+    make_wheel(index, "torch", "99.0.0", {}, f"Requires-Dist: cuda-toolkit=={NEWEST}; sys_platform == 'linux'")
+    status, said = news(index)
+    assert status == 1
+    assert f"New: torch 99.0.0, which requires cuda-toolkit {NEWEST}" in said
+    assert f'Add "99.0.0": "{NEWEST}" to TORCH in tests/toolkits.py' in said

@@ -1,4 +1,4 @@
-"""What `audit` says of wheels as they are on PyPI is what docs/audit.md says."""
+"""What `audit` says of wheels as they are on PyPI is what docs/how-to/publish.md says."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from cuda_build_activate._elf import MAGIC, read
 
 pytestmark = [pytest.mark.network, pytest.mark.everything]
 
-TABLE = re.findall(r"^\| ([\w-]+) ([\w.]+) \| (\d*) ?\| (.*?) ?\|$", (PROJECT / "docs" / "audit.md").read_text(), re.M)
+PAGE = (PROJECT / "docs" / "how-to" / "publish.md").read_text()
+TABLE = re.findall(r"^\| ([\w-]+) ([\w.]+) \| (\d*) ?\| (.*?) ?\|$", PAGE, re.M)
 SEVERITY = {"not-required": "error", "only-with-extra": "warning", "run-path-elsewhere": "warning"}
 TAGS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_24_x86_64", "manylinux2014_x86_64")
 

@@ -123,8 +123,11 @@ def each(request: pytest.FixtureRequest, releases: dict[str, Path], tmp_path: Pa
 
 
 def listing(root: Path) -> list[str]:
-    """Every place in *root*: its type and mode, and where a link leads. Without targets, which the machine decides."""
-    command = ["find", ".", "-name", "targets", "-prune", "-o", "-printf", "%P %y %m %l\\n"]
+    """Every place in *root*: its type and mode, and where a link leads.
+
+    Without targets, which the machine decides, and what is in .site, which has the path of the environment.
+    """
+    command = ["find", ".", "-name", "targets", "-prune", "-o", "-printf", "%P %y %m %l\\n", "-name", ".site", "-prune"]
     return sorted(run(command, cwd=root).splitlines())
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import VEnv, make_toolkit
+from conftest import VEnv, make_toolkit, run
 from faults import ACTIVATED, PROBE, activation, contents, expect, fault, places, probe
 
-from cuda_build_activate import _assemble
+from cuda_build_activate import DIRECTORY, _assemble
 from cuda_build_activate._toolkit import find
 
 INTERPRETERS = 64
@@ -119,7 +119,7 @@ def test_no_process_sees_a_partial_root(env: VEnv, environ: dict[str, str]) -> N
     expect(ACTIVATED, env, environ)
 
 
-# Kills its process at the step that $KILLED_AT says, of those that change anything.
+# Kills its process at the step that $KILLED_AT says, of those that change anything, from one below $KILLED_FROM on.
 KILLING = """
 import os, signal, sys
 steps = 0
@@ -127,7 +127,7 @@ def count(event, arguments):
     global steps
     if event in ("os.mkdir", "os.symlink", "os.rename", "os.remove", "os.rmdir") or (
             event == "open" and arguments[2] & os.O_CREAT):
-        steps += 1
+        steps += steps > 0 or str(arguments[0]).startswith(os.environ.get("KILLED_FROM", ""))
         if steps == int(os.environ["KILLED_AT"]):
             os.kill(os.getpid(), signal.SIGKILL)
 if os.environ.get("KILLED_AT"):
@@ -164,20 +164,24 @@ def test_killed_at_every_step(env: VEnv, environ: dict[str, str], tmp_path: Path
             env.root.unlink()
             (tmp_path / "copy").rename(env.root)
         old.unlink()
+    own = env.site / DIRECTORY
+    own.mkdir(exist_ok=True)
+    run(["cp", "-a", own, tmp_path / "before"])
     steps = 0
     while True:
         steps += 1
-        victim = env.copy(tmp_path / f"victim-{steps}")
-        killed = victim.start("pass", "-B", env={**environ, "KILLED_AT": str(steps)})
-        there = whole_or_absent(victim)
+        shutil.rmtree(own)
+        if before != "no root":
+            run(["cp", "-a", tmp_path / "before", own])
+        killed = env.start("pass", "-B", env={**environ, "KILLED_AT": str(steps)})
+        there = whole_or_absent(env)
         if killed.returncode == 0:
             break
         assert (killed.returncode, killed.stderr) == (-signal.SIGKILL, "")
         assert there or before != "a stale root", "the root was gone for a moment"
-        seen, held = probe(victim, environ)
-        assert seen["CUDA_HOME"] == str(victim.root)
-        assert held == places(victim.site)
-        shutil.rmtree(victim.path)
+        seen, held = probe(env, environ)
+        assert seen["CUDA_HOME"] == str(env.root)
+        assert held == places(env.site)
     assert steps > 30
 
 

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import make_toolkit, run
+from conftest import VEnv, make_toolkit, run
+from toolkits import MINIMAL
 
 from cuda_build_activate import activate
 from cuda_build_activate._run_path import DEEPEST
@@ -67,6 +68,23 @@ def test_absolute(site: Path) -> None:
     assert done.reason.endswith(f": {done.root} (run paths: absolute)")
     assert environ["LDFLAGS"] == done.variables["LDFLAGS"] == f"-Xlinker -rpath={done.root}/lib64/."
     assert environ["LD_RUN_PATH"] == done.variables["LD_RUN_PATH"] == f"{done.root}/lib64/."
+
+
+def test_libraries_are_found_without_being_told_where(site: Path) -> None:
+    """Where run paths are asked for, and no longer than that; in the order that a build has given them."""
+    environ = {"PATH": "/usr/bin", RPATH: "relative", "LIBRARY_PATH": "/opt/lib"}
+    root = activate([site], environ).root
+    stubs, libraries = f"{root}/lib64/stubs", f"{root}/lib64"
+    assert environ["LIBRARY_PATH"] == f"{stubs}:{libraries}:/opt/lib"
+    for moved in (f"/first:{stubs}:{libraries}", f"{libraries}:/first:{stubs}"):
+        environ["LIBRARY_PATH"] = moved
+        assert activate([site], environ).variables["LIBRARY_PATH"] == moved
+    environ[RPATH] = ""
+    assert activate([site], environ).variables["LIBRARY_PATH"] == f"{stubs}:/first"
+    environ["LIBRARY_PATH"] = f"/first:{stubs}"
+    assert activate([site], environ).variables["LIBRARY_PATH"] == f"/first:{stubs}"
+    environ[RPATH] = "absolute"
+    assert activate([site], environ).variables["LIBRARY_PATH"] == f"{stubs}:{libraries}:/first"
 
 
 @pytest.mark.parametrize("value", ["", "0", "off", "No", "false"])
@@ -186,3 +204,35 @@ def test_what_is_linked_is_loaded(site: Path, tmp_path: Path, mode: str, linker:
             assert (done.stdout, done.stderr) == ("21\n", "")
         else:
             assert "libcublas.so.13: cannot open shared object file" in done.stderr
+
+
+CMAKE = """
+cmake_minimum_required(VERSION 3.25)
+project(probe LANGUAGES CXX)
+enable_language(CUDA)
+add_library(kernel OBJECT kernel.cu)
+set_target_properties(kernel PROPERTIES POSITION_INDEPENDENT_CODE ON)
+add_library(probe SHARED probe.cpp)
+target_link_libraries(probe PRIVATE kernel)
+"""
+
+
+@pytest.mark.parametrize("mode", ["", "relative", "absolute"])
+def test_cmake_links_cuda_code_by_the_host_compiler(
+    mode: str, offline: dict[str, str], clean: dict[str, str], tmp_path: Path
+) -> None:
+    """As LightGBM does: g++ links CUDA's static runtime, and nobody names a directory."""
+    venv = VEnv(tmp_path / "venv")
+    venv.install("cuda-build-activate", MINIMAL, "cmake", "ninja", index=offline)
+    (tmp_path / "CMakeLists.txt").write_text(CMAKE)
+    (tmp_path / "kernel.cu").write_text("__global__ void kernel() {}\nvoid launch() { kernel<<<1, 1>>>(); }\n")
+    (tmp_path / "probe.cpp").write_text("void launch();\nvoid probe() { launch(); }\n")
+    path = {"PATH": f"{venv.path / 'bin'}{os.pathsep}{clean['PATH']}"}
+    commands = "cmake -G Ninja -S . -B build && cmake --build build && cmake --install build --prefix installed"
+    environ = venv.environ(env={**clean, **path, RPATH: mode})
+    run(["sh", "-ec", commands], env=environ, cwd=tmp_path)
+    dynamic = run(["readelf", "-d", tmp_path / "build" / "libprobe.so"])
+    assert "libcudart.so" not in dynamic
+    written = {"": "", "relative": "$ORIGIN/nvidia/cu13/lib", "absolute": f"{venv.root}/lib64/."}[mode]
+    assert written in dynamic
+    assert ("PATH)" in dynamic) == bool(mode)

@@ -56,8 +56,9 @@ def online(hostile: dict[str, str], offline: dict[str, str]) -> dict[str, str]:
     """A hostile environment in which front ends also install from the index, but only what the locks name."""
     # Which index, and by which certificates, is the machine's to say.
     environ = {name: value for name, value in MACHINE.items() if "CUDA" not in name.upper()}
-    environ |= {**hostile, "HOME": MACHINE.get("HOME", hostile["HOME"]), **offline}
-    for name in ("PIP_CONFIG_FILE", "PIP_NO_INDEX", "UV_NO_CONFIG", "UV_OFFLINE"):
+    found = {name: offline[name] for name in ("PIP_FIND_LINKS", "UV_FIND_LINKS", "UV_CACHE_DIR")}
+    environ |= {**hostile, "HOME": MACHINE.get("HOME", hostile["HOME"]), **found}
+    for name in ("PIP_CONFIG_FILE", "UV_NO_CONFIG"):
         environ.pop(name)
     versions = " ".join(str(path) for path in LOCKS_OF_SDISTS)
     constraints = dict.fromkeys(
@@ -138,7 +139,12 @@ def check_pyvkfft(installed: VEnv, cuobjdump: Path, driver: dict[str, str]) -> N
 
 
 def test_uv_pip_install_of_pycuda(
-    wheel: Path, online: dict[str, str], installed: VEnv, driver: dict[str, str], tmp_path: Path
+    wheel: Path,
+    online: dict[str, str],
+    offline: dict[str, str],
+    installed: VEnv,
+    driver: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     project = tmp_path / "project"
     project.mkdir()
@@ -149,7 +155,7 @@ def test_uv_pip_install_of_pycuda(
     )
     assert PYCUDA.toolkit in documented
     command = block("uv pip install --no-binary pycuda pycuda").strip()
-    installing = command.replace("pycuda pycuda", f"pycuda --verbose --refresh numpy {PYCUDA.pinned}")
+    installing = command.replace("pycuda pycuda", f"pycuda --verbose --refresh {PYCUDA.pinned}")
     installing = f"{Path(sys.executable).parent}/{installing}"
     log = run(["sh", "-ec", installing], env={**online, "VIRTUAL_ENV": f"{installed.path}"}, cwd=project)
     built_in_isolation(log, online["UV_CACHE_DIR"])
@@ -158,6 +164,19 @@ def test_uv_pip_install_of_pycuda(
     printed, libraries = loaded(installed, code, driver)
     assert printed.split()[:2] == minor_version(NEWEST).split(".")
     assert libraries == {"nvidia/cu13/lib/libcudart.so.13", "nvidia/cu13/lib/libcurand.so.10"}
+    # Its compiler, when it runs: docs/how-to/run-time.md.
+    installed.install(wheel, f"cuda-toolkit[nvcc,cccl]=={NEWEST}", index=offline)
+    code = (
+        "import pycuda.compiler\n"
+        "kernel = '__global__ void twice(float *values) { values[threadIdx.x] *= 2; }'\n"
+        "try: binary = pycuda.compiler.compile(kernel, arch='sm_90', cache_dir=False)\n"
+        "except Exception as error: print(error)\n"
+        "else: print(binary[:4], b'twice' in binary)"
+    )
+    printed, _ = loaded(installed, code, driver)
+    assert printed == "b'\\x7fELF' True\n"
+    printed, _ = loaded(installed, code, {**driver, "CUDA_BUILD_ACTIVATE": "0"})
+    assert "No such file or directory: 'nvcc'" in printed
 
 
 def test_uv_pip_install_of_pyvkfft_with_a_configuration_file(
@@ -222,7 +241,9 @@ def test_pip_install_of_pyvkfft(
         installed.install(wheel, PYVKFFT.toolkit, index=online)
         log = run(pip_install(PYVKFFT, installed, *options), env={**online, **PYVKFFT.variables}, cwd=tmp_path)
     else:
-        commands = block("pip install cuda-build-activate").replace("cuda-build-activate", f"{wheel}", 1)
+        commands = block('pip install cuda-build-activate "cuda-toolkit[nvcc,cudart,cccl,nvrtc]').replace(
+            "cuda-build-activate", f"{wheel}", 1
+        )
         assert PYVKFFT.toolkit in commands
         commands = re.sub(
             r"pyvkfft$", f"--verbose --no-cache-dir --no-deps {PYVKFFT.pinned}", commands, flags=re.MULTILINE

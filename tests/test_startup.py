@@ -88,7 +88,25 @@ def test_a_child_keeps_what_its_parent_set(venv: VEnv, clean: dict[str, str]) ->
     assert venv.environ(env=parent) == parent
     # By hand, or for a whole CI job, as `cuda-build-activate env` has them:
     by_hand = {name: value for name, value in parent.items() if name != "CUDA_BUILD_ACTIVATE_SITE"}
-    assert venv.environ(env=by_hand) == parent
+    assert venv.environ(env=by_hand) == by_hand
+
+
+def test_a_child_in_another_place(venv: VEnv, clean: dict[str, str], tmp_path: Path) -> None:
+    """A copy of the environment has a root of its own; an environment that was moved keeps what its parent set."""
+    make_toolkit(venv.site)
+    parent = venv.environ(env=clean)
+    copy = venv.copy(tmp_path / "copy")
+    assert activated(copy, copy.environ(env=parent), venv.environ("-S", env=clean))
+    moved = venv.at(venv.path.rename(tmp_path / "moved"))
+    code = "import os, sys; print(os.environ['CUDA_HOME'], 'cuda_build_activate._activate' in sys.modules)"
+    assert moved.start(code, env=parent).stdout == f"{moved.root} True\n"
+    changed_by_the_build = {**moved.environ(env=clean), "CUDA_HOME": "/opt/cuda"}
+    assert moved.start(code, env=changed_by_the_build).stdout == "/opt/cuda False\n"
+
+
+@pytest.mark.parametrize("name", sorted(VARIABLES))
+def test_an_empty_variable_is_none(name: str, env: VEnv, clean: dict[str, str]) -> None:
+    assert env.environ(env={**clean, name: ""})["CUDA_HOME"] == str(env.root)
 
 
 def test_lib64_is_a_link_to_lib(venv: VEnv, clean: dict[str, str]) -> None:

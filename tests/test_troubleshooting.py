@@ -22,6 +22,7 @@ FILES = {
 __global__ void kernel(int *p) { *p = 1; }
 int main() { int *p; std::printf("%s\\n", cudaGetErrorString(cudaMalloc(&p, sizeof *p))); kernel<<<1, 1>>>(p); }
 """,
+    "random.h": "#include <curand_kernel.h>\n",
     "driver.cpp": """
 #include <cuda.h>
 int main() { return cuInit(0); }
@@ -94,13 +95,18 @@ CASES = {
         cure=f"rm -r build && {CMAKE} -DLANGUAGE=CUDA && cmake --build build",
     ),
     "Unknown compiler(s): [['nvcc']]": Case("meson setup compiler build", ABSENT),
+    "Please specify the desired CUDA Toolkit version": Case("meson setup dependency build", ABSENT),
     'CUDA target "targets/x86_64-linux" does not exist': Case("meson setup dependency build", BY_HAND),
     "nvcc: not found": Case("nvcc -c kernel.cu", ABSENT),
     "nv/target: No such file or directory": Case("nvcc -c kernel.cu", requirements=WITHOUT_CCCL),
+    "curand_kernel.h: No such file or directory": Case(
+        "nvcc -x cu -c random.h", cured_requirements=(f"cuda-toolkit[nvcc,cudart,cccl,curand]=={NEWEST}",)
+    ),
     "crt/host_config.h: No such file or directory": Case("nvcc -c kernel.cu", requirements=WITHOUT_CRT),
     "cicc: not found": Case("nvcc -c kernel.cu", requirements=WITHOUT_NVVM),
     "Unsupported .version": Case("nvcc -c kernel.cu", requirements=FLOATING),
     "unsupported GNU version!": Case("nvcc -c kernel.cu -U__GNUC__ -D__GNUC__=99", cure="nvcc -c kernel.cu"),
+    "Unsupported gpu architecture": Case("nvcc -c kernel.cu -arch=sm_52", cure="nvcc -c kernel.cu -arch=sm_75"),
     "elfLink linker library load error": Case("nvcc kernel.cu -dlto -rdc=true -arch=sm_90", BY_HAND),
     "cannot find -lcudart": Case("nvcc kernel.cu -cudart shared", BY_HAND),
     "cannot find -lcudadevrt": Case("nvcc kernel.cu", BY_HAND, OLDEST, cured_requirements=OLDEST),
@@ -204,3 +210,10 @@ def test_the_page_has_the_messages_that_are_provoked() -> None:
     page, _, others = PAGE.read_text().partition("## Not provoked by the tests")
     assert others
     assert re.findall(r"^### `+ ?(.*?) ?`+$", page, re.MULTILINE) == [*CASES, *WITHOUT_A_DRIVER]
+
+
+def test_each_message_has_a_cause_and_a_solution() -> None:
+    _, *entries = re.split(r"^(?:### .*\n\n)+", PAGE.read_text(), flags=re.MULTILINE)  # messages may share them
+    assert len(entries) > len(CASES)
+    for entry in entries:
+        assert re.search(r"^\*\*Cause:\*\* .*^\*\*Solution:\*\* ", entry, re.DOTALL | re.MULTILINE), entry

@@ -68,11 +68,27 @@ MINIMAL = f"cuda-toolkit[nvcc,cudart,cccl]=={NEWEST}"
 OLDEST_OF_THE_EXTRA = "13.2.1"
 MIXED = "13.0.2"  # its extra nvcc leaves crt and nvvm unpinned
 INCOMPLETE = "13.0.0"  # its extra nvcc lacks crt and nvvm
+# The releases of PyTorch that require a toolkit, and which one.
+TORCH = {
+    "2.11.0": "13.0.2",
+    "2.12.0": "13.0.2",
+    "2.12.1": "13.0.2",
+    "2.13.0": "13.0.3.0",
+    "2.14.0": "13.0.3.0",
+    "2.14.1": "13.0.3.0",
+    "2.15.0": "13.2.2",
+}
 # The headers include some of CCCL, and of crt, which CUDA 12 has in the wheel of nvcc, without an nvcc.
 WITHOUT_NVCC = (
     "cuda-toolkit[cccl,cublas,cudart,nvcc]==11.8.0",
     "cuda-toolkit[cccl,cublas,cudart,nvcc]==12.9.1",
     f"cuda-toolkit[cccl,cublas,cudart,crt]=={NEWEST}",
+)
+
+# What a build on Windows needs, and the smaller ones of the libraries that come as a DLL alone.
+WINDOWS_COMPONENTS = (
+    *("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-runtime", "nvidia-cuda-cccl"),
+    *("nvidia-cuda-nvrtc", "nvidia-cuda-cupti", "nvidia-nvfatbin", "nvidia-nvjpeg", "nvidia-nvml-dev"),
 )
 
 # These lie beside the toolkit's directory, and the last two in it.

@@ -1,18 +1,13 @@
-import os
-import subprocess
-
 from setuptools import setup
-from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, include_paths, library_paths
+from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CUDAExtension
 
 print("toolkit =", CUDA_HOME)
-print(subprocess.check_output([os.path.join(CUDA_HOME, "bin", "nvcc"), "--version"], text=True))
 
-demo = CppExtension(
-    "demo",
-    ["demo.cpp"],
-    include_dirs=include_paths("cuda"),
-    library_dirs=library_paths("cuda"),
-    libraries=["cudart"],
-    runtime_library_dirs=["$ORIGIN/nvidia/cu13/lib"],
+demo = CUDAExtension("demo", ["demo.cpp", "twice.cu"])
+setup(
+    name="demo",
+    version="1",
+    install_requires=["torch>=2.13"],
+    ext_modules=[demo],
+    cmdclass={"build_ext": BuildExtension},
 )
-setup(name="demo", version="1", ext_modules=[demo], cmdclass={"build_ext": BuildExtension})

@@ -1,0 +1,1 @@
+extern "C" __global__ void kernel(int *result) { *result = 42; }
