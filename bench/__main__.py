@@ -1,4 +1,4 @@
-"""What the package costs: ``python3 bench [--audits | --builds | --check | --record] [RESULT.json]``.
+"""What the package costs: ``python3 bench [--MODE] [RESULT.json]``, by default those of a start.
 
 Needs valgrind and strace. It makes an environment of its own in build/, and the project's wheel.
 """
@@ -20,8 +20,10 @@ from pathlib import Path
 
 import audits
 import builds
+import caches
 import check
 import growth
+import pictures
 import report
 import startup
 import targets
@@ -35,12 +37,15 @@ VENV = OUT / "venv"
 
 def main() -> int:
     options = _parser().parse_args()
-    mode, tools = MODES[options.mode]
+    if options.mode == "pictures":
+        pictures.write(json.loads(options.result.read_text()), BENCH.parent / "docs" / "pictures")
+        return 0
+    mode, tools = MODES["caches" if options.caches else options.mode]
     for name in tools:
         tool(name)
     if options.wheel is None:
         return _in_own_environment()
-    directory = OUT / options.mode
+    directory = OUT / mode.__name__.strip("_")
     shutil.rmtree(directory, ignore_errors=True)
     try:
         return mode(options.wheel, directory, options.result)
@@ -55,9 +60,12 @@ def _parser() -> argparse.ArgumentParser:
         ("audits", "time the audit of a wheel of 1 GB instead: needs the network for what the extra wheel installs"),
         ("builds", "time whole builds of the example instead: needs the network, fetches 0.6 GB"),
         ("check", "compare three states of this Python with recorded.json: exit status 1 if one has grown"),
+        ("pictures", "draw the last results for the pages, in docs/pictures: measures nothing"),
         ("record", "rewrite recorded.json, for all supported versions of Python that are here"),
     ):
         modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, default="startup", help=text)
+    text = "build twice with ccache instead, in several manners: needs the network; lightgbm takes an hour"
+    modes.add_argument("--caches", nargs="?", const="example", choices=[*caches.PROJECTS], help=text)
     wheel = "measure this one, with uv out of the environment that runs this, instead of making both"
     parser.add_argument("--wheel", type=Path, help=wheel)
     result = BENCH / "result.json"
@@ -131,6 +139,18 @@ def _builds(wheel: Path, directory: Path, result: Path) -> int:
     return 0
 
 
+def _caches(wheel: Path, directory: Path, result: Path) -> int:
+    """Time builds with a compile cache."""
+    _, interpreter = running()
+    options = _parser().parse_args()
+    rows = []
+    for row in caches.measure(interpreter, directory, wheel, options.caches):
+        rows.append(row)  # each takes minutes: those that are there are kept
+        _write(result, f"caches, {options.caches}", {"builds": [row._asdict() for row in rows]})
+    _print(report.caches(rows))
+    return 0
+
+
 def _audits(wheel: Path, directory: Path, result: Path) -> int:
     """Time the audit of a large wheel."""
     _, interpreter = running()
@@ -183,6 +203,7 @@ def _print(lines: Iterable[str]) -> None:
 
 MODES: dict[str, tuple[Callable[[Path, Path, Path], int], tuple[str, ...]]] = {
     "audits": (_audits, ("gcc",)),
+    "caches": (_caches, ("g++",)),
     "startup": (_startup, ("valgrind", "strace")),
     "builds": (_builds, ("strace",)),
     "check": (_check, ("valgrind",)),

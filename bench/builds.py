@@ -68,13 +68,13 @@ def measure(interpreter: Path, directory: Path, wheel: Path) -> Builds:
     system = (SYSTEM / "lib64" / "libcublas.so").exists()
     installed = SYSTEM if system else root
     variables = {"CUDA_HOME": str(installed), "CUDACXX": f"{installed}/bin/nvcc"}
-    environ = {**_environ(f"{installed}/bin{os.pathsep}{SYSTEM_PATH}"), **variables}
+    environ = {**without_cuda(f"{installed}/bin{os.pathsep}{SYSTEM_PATH}"), **variables}
     example, out = directory / "example", directory / "out"
     shutil.copytree(EXAMPLE, example)
     pip = ("-m", "pip", "--disable-pip-version-check", "wheel", "-v", "--no-deps", "--wheel-dir", out, example)
     uv = ("-m", "uv", "build", "--wheel", "--python", interpreter, "--out-dir", out, example)
     ours = ("--find-links", wheel.parent)
-    isolated = _environ(SYSTEM_PATH)
+    isolated = without_cuda(SYSTEM_PATH)
     return Builds(
         str(SYSTEM) if system else "the same wheels', in an environment of their own",
         [
@@ -116,7 +116,7 @@ def _phases(command: Sequence[Argument], environ: Mapping[str, str]) -> dict[str
     return {phase: end - start for (phase, start), end in zip(began.items(), ends)}
 
 
-def _environ(path: str) -> dict[str, str]:
+def without_cuda(path: str) -> dict[str, str]:
     """This process's environment without anything of CUDA's or of a build's."""
     foreign = ("CMAKE_", "CUDA", "LIBRARY_PATH", "NVCC", "PYTHON", "VIRTUAL_ENV")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from builds import Builds
+from caches import Row as CacheRow
 from check import Counts
 from growth import Growth
 from startup import BARE, Row, Time
@@ -66,6 +67,14 @@ def builds(measured: Builds) -> Iterator[str]:
     for build in measured.builds:
         seconds = [f"{value:.1f}" for value in (*build.seconds.values(), sum(build.seconds.values()))]
         table.append([build.name, *seconds, f"{measured.ours(build):.3f}", str(build.starts)])
+    yield from aligned(table)
+
+
+def caches(rows: Sequence[CacheRow]) -> Iterator[str]:
+    """The seconds of each pair of builds, and what the second took from the cache."""
+    table = [["seconds", "", "cold", "warm", "CUDA code from the cache"]]
+    for row in rows:
+        table.append([row.project, row.name, f"{row.cold:.1f}", f"{row.warm:.1f}", f"{row.hits} of {row.files}"])
     yield from aligned(table)
 
 
