@@ -58,7 +58,9 @@ def main() -> None:
     log = run("build", *pip, "wheel", "--no-deps", "-v", "--find-links", WHEELS, "-w", OUT, "examples/skbuild")
     used = re.findall(r"^ *(?:-- skbuild-demo|cuda-build-activate): (.*)", log, re.MULTILINE)
     paths = [line.partition(" = ")[2] for line in used if " = " in line]
-    if not paths or not all("/pip-build-env-" in path for path in paths):
+    # By which path the builds see it, and where it is.
+    root, own = re.search(r"with nvcc: (\S+)(?: -> (\S+))?$", "\n".join(used), re.MULTILINE).groups()
+    if not paths or not all(path.startswith(root) for path in paths) or "/pip-build-env-" not in (own or root):
         show("The toolkit of the build:", used)
         sys.exit("\nThis toolkit is not, or not only, the isolated build environment's.")
     (example,) = OUT.glob("skbuild_demo-*.whl")

@@ -9,7 +9,11 @@
 #include <cublas_v2.h>
 #include <cuda_runtime.h>
 
+#ifdef _WIN32
+#define API extern "C" __declspec(dllexport)
+#else
 #define API extern "C" __attribute__((visibility("default")))
+#endif
 
 #define TRY(call)                           \
   do {                                      \

@@ -5,6 +5,7 @@ cuBLAS reports an error: a machine without a GPU is such a case.
 """
 
 import ctypes
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,12 @@ _floats = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
 _ints = np.ctypeslib.ndpointer(np.int32, flags="C_CONTIGUOUS")
 _size = ctypes.c_int64
 
-_library = ctypes.CDLL(str(Path(__file__).with_name("libskbuild_demo.so")))
+_name = "libskbuild_demo.so"
+if os.name == "nt":  # where a library has no run path: bin/x86_64 of the runtime wheels, or bin/arm64
+    _name = "skbuild_demo.dll"
+    for _directory in Path(__file__).parents[1].glob("nvidia/cu*/bin/*64"):
+        os.add_dll_directory(str(_directory))
+_library = ctypes.CDLL(str(Path(__file__).with_name(_name)))
 _library.skbuild_demo_device_count.argtypes = [_int_p]
 _library.skbuild_demo_describe.argtypes = [ctypes.c_int, _text_p, _text_p]
 _library.skbuild_demo_saxpy.argtypes = [ctypes.c_float, _floats, _floats, _floats, _size]
