@@ -16,7 +16,7 @@ from lock import resolve
 from toolkits import LOCKS, MORE_PRODUCTS, NEWEST, PRODUCTS, RELEASES, TORCH, number, release_lock
 
 TESTS = LOCKS.parent
-SURVEY = ["tests/test_layout.py", "-k", "every_file or test_windows"]
+SURVEY = ["tests/root/test_layout.py", "-k", "every_file or test_windows"]
 
 
 def versions(project: str) -> list[str]:
@@ -63,7 +63,7 @@ def main() -> int:
         steps.append(
             "The survey above names what has no place in the root. If a build needs it, add a row to LAYOUT\n"
             "   (src/cuda_build_activate/_assemble.py), COMPONENTS or PRODUCTS (_toolkit.py), and to PLACES or\n"
-            "   WINDOWS_PLACES in tests/test_layout.py. If no build does, add a row to NOT_NEEDED there."
+            "   WINDOWS_PLACES in tests/root/test_layout.py. If no build does, add a row to NOT_NEEDED there."
         )
     if pinned:
         steps.append(

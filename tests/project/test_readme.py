@@ -20,9 +20,9 @@ Shell = Callable[..., dict[str, str]]
 
 # Pages whose blocks are all read by one test.
 TESTED_BY = {
-    "comparison.md": "test_comparison.py",
-    "start-here.md": "test_start_here.py",
-    "upstream.md": "test_upstream.py",
+    "comparison.md": "builds/test_comparison.py",
+    "start-here.md": "project/test_start_here.py",
+    "upstream.md": "project/test_upstream.py",
 }
 # What blocks begin with that are run in other words, or not at all: which test does it, or why none.
 OTHERWISE = {
@@ -84,7 +84,7 @@ def shell(offline: dict[str, str], clean: dict[str, str], tmp_path: Path) -> Cal
 def test_every_block_is_run_or_compared() -> None:
     calls = [
         node
-        for path in (PROJECT / "tests").glob("*.py")
+        for path in (PROJECT / "tests").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("block", "console")
     ]

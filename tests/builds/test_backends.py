@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import STABLE, Argument, VEnv, needs_headers, run
+from conftest import PROJECT, STABLE, Argument, VEnv, needs_headers, run
 from toolkits import NEWEST, minor_version
 
-PACKAGES = Path(__file__).parent / "packages"
+PACKAGES = PROJECT / "tests" / "packages"
 FRONT_ENDS = {
     "pip": [sys.executable, "-m", "pip", "wheel", "--no-deps", "--verbose", "--no-cache-dir", "--wheel-dir"],
     "uv": [sys.executable, "-m", "uv", "build", "--wheel", "--verbose", "--link-mode", "hardlink", "--out-dir"],

@@ -1,4 +1,4 @@
-"""What is different on Windows, pretended on Linux; tests/test_windows.py runs it there."""
+"""What is different on Windows, pretended on Linux; tests/platforms/test_windows.py runs it there."""
 
 from __future__ import annotations
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import MACHINE, Argument, VEnv, loaded, run
+from conftest import MACHINE, PROJECT, Argument, VEnv, loaded, run
 from toolkits import NEWEST, minor_version
 
 RPATH = "CUDA_BUILD_ACTIVATE_RPATH"
-UNAWARE = Path(__file__).parent / "packages" / "unaware"
+UNAWARE = PROJECT / "tests" / "packages" / "unaware"
 
 
 @dataclass(frozen=True)
