@@ -94,31 +94,25 @@ def _startup(wheel: Path, directory: Path, result: Path) -> int:
     """Measure all states in the oldest and the newest interpreter, and in the one that the targets are stated for."""
     found = interpreters()
     stated = PREFERRED if PREFERRED in found else max(found)
-    compared: dict[str, dict[str, str]] = {}
-    all_rows: list[startup.Row] = []
-    all_times: list[startup.Time] = []
     for version in sorted({min(found), stated, max(found)}):
         interpreter = found[version]
         python = run(interpreter, "-c", "import platform; print(platform.python_version())").strip()
         states = startup.States(interpreter, directory / python, wheel)
-        compared[python] = states.add_all()
+        compared = states.add_all()
         rows, times = startup.measure(python, states)
         _print(report.startup(python, rows, times))
-        all_rows += rows
-        all_times += times
         if version == stated:
             grown = list(growth.measure(states, interpreter, directory / "growth", wheel))
             evaluated = list(targets.evaluate(version, rows, times, grown))
+            kept = {
+                "compared with": compared,
+                "states": [row._asdict() for row in rows],
+                "times": [row._asdict() for row in times],
+                "targets": [row._asdict() for row in evaluated],
+            }
     _print(report.growth(grown))
     _print(report.targets(evaluated))
-    figures = {
-        "compared with": compared,
-        "states": [row._asdict() for row in all_rows],
-        "times": [row._asdict() for row in all_times],
-        "growth": [row._asdict() for row in grown],
-        "targets": [row._asdict() for row in evaluated],
-    }
-    _write(result, "startup", figures)
+    _write(result, "startup", kept)
     return 0
 
 
@@ -168,7 +162,21 @@ def _write(path: Path, section: str, figures: Mapping[str, object]) -> None:
     machine = {"cpu": cpu, "cpus": os.cpu_count(), "kernel": f"{platform.system()} {platform.release()}"}
     today = datetime.date.today().isoformat()
     results[section] = {"date": today, "machine": machine, "python": platform.python_version(), **figures}
-    path.write_text(json.dumps(results, indent=2) + "\n")
+    path.write_text(_compact(results) + "\n")
+
+
+def _compact(value: object, indent: str = "") -> str:
+    """JSON with a line for each row of figures, and no digits that mean nothing."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict) and any(isinstance(part, (dict, list)) for part in value.values()):
+        parts = [f"{indent}  {json.dumps(name)}: {_compact(part, indent + '  ')}" for name, part in value.items()]
+        return "{\n" + ",\n".join(parts) + f"\n{indent}}}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(name)}: {_compact(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(f"{indent}  {_compact(row, indent + '  ')}" for row in value) + f"\n{indent}]"
+    return json.dumps(value)
 
 
 def _check(wheel: Path, directory: Path, result: Path) -> int:

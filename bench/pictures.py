@@ -36,6 +36,9 @@ def write(results: Mapping[str, Any], directory: Path) -> None:
     """Write a picture of each section of the *results* that has one."""
     (directory / "startup.svg").write_text(_startup(results["startup"]))
     (directory / "builds.svg").write_text(_builds(results["builds"]))
+    for section in [name for name in results if name.startswith("caches, ")]:
+        project = section.partition(", ")[2]
+        (directory / f"caches-{project}.svg").write_text(_caches(results[section], project))
 
 
 def _startup(found: Mapping[str, Any]) -> str:
@@ -68,6 +71,18 @@ def _builds(found: Mapping[str, Any]) -> str:
         bars.append(Bar(build["name"], parts, f"{total:.1f} s{share}"))
     note = f"From left: install, configure, compile, pack. Two cores, wheels in the cache. Measured on {found['date']}."
     return _drawn("A build of the example, in seconds", bars, note)
+
+
+def _caches(found: Mapping[str, Any], project: str) -> str:
+    bars = []
+    for build in found["builds"]:
+        if build["project"] == project:
+            name = build["name"].replace("stable path off", "off").replace(" --no-build-isolation", ", no isolation")
+            hits = f" s, {build['hits']} of {build['files']}"
+            bars += [Bar(name, [("a", build["cold"])], f"{build['cold']:.0f} s")]
+            bars += [Bar("again", [("b", build["warm"])], f"{build['warm']:.0f}{hits}")]
+    note = f"ccache, empty at first; so many CUDA files came out of it. off: no stable path. Measured on {found['date']}."
+    return _drawn(f"{project}, built twice with a compile cache", bars, note)
 
 
 def _drawn(title: str, bars: Sequence[Bar], note: str) -> str:
