@@ -35,7 +35,7 @@ def written(module: Path) -> set[str]:
 def test_every_variable_has_a_row() -> None:
     modules = [module for module in PACKAGE.glob("*.py") if re.search(r"\benviron\b", module.read_text())]
     found = {name for module in modules for name in written(module)}
-    assert found - NO_VARIABLES == names("Yours to set") | names("Set by an activation") | names("Read only")
+    assert found - NO_VARIABLES == names("Variables that you set") | names("Set by an activation") | names("Read only")
 
 
 def test_what_an_activation_sets() -> None:
@@ -44,7 +44,7 @@ def test_what_an_activation_sets() -> None:
 
 
 def test_a_row_is_complete() -> None:
-    for heading in ("Yours to set", "Set by an activation", "Read only"):
+    for heading in ("Variables that you set", "Set by an activation", "Read only"):
         for row in rows(heading):
             assert all(row)
             assert re.fullmatch(r"\d+\.\d+\.\d+", row[-1])
