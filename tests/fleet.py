@@ -30,16 +30,17 @@ PAGE = PROJECT / "docs" / "reference" / "fleet.md"
 ROWS = PROJECT / "src" / "cuda_build_activate" / "recipes.json"
 UV = [sys.executable, "-m", "uv"]
 LIMIT_S = 2 * 3600
-PREFACE = """# Projects that were built so
+PREFACE = """# Third-party projects built
 
-Source distributions of other projects on PyPI, unchanged, built for one architecture with a toolkit from PyPI on Linux
-x86_64, with two cores and no CUDA: by uv, in isolation, with what
-[a recipe](../../src/cuda_build_activate/recipes.json)
-adds from outside. Of {recipes} recipes {run} were run, and {built} of these projects were built and loaded: imported
-into an environment that has neither nvcc nor this package, where no library of an installed CUDA can answer and a stub
-takes the driver's place. No GPU was there, so no kernel has run. Some were built beside others, and take less where
-nothing else runs. `cuda-build-activate recipe PROJECT` prints what to type, for uv and for pip;
-`python3 tests --fleet [PROJECT ...]` builds them and writes this page.
+These are source distributions of other projects on PyPI. `cuda-build-activate recipe PROJECT` prints the commands that
+build one with a toolkit from PyPI, unchanged, with uv or with pip.
+
+Of {recipes} [recipes](../../src/cuda_build_activate/recipes.json), {run} were run, and {built} projects were built and
+loaded. *Built*: with uv, in isolation, for one architecture, on Linux x86_64 with two cores and no CUDA. *Loaded*:
+imported in an environment that has neither nvcc nor this package, with no installed CUDA, and with a stub in place of
+the driver. There was no GPU, so no kernel has run. The times are upper limits, since some builds ran side by side.
+
+`python3 tests --fleet [PROJECT ...]` builds the projects and writes this page.
 """
 
 
@@ -186,7 +187,7 @@ def page() -> str:
     run = sum(bool(recipe.tested) for recipe in recipes)
     lines = [
         PREFACE.format(built=built, run=run, recipes=len(recipes)),
-        "| project | of | backend | how it ended | took |",
+        "| project | field | backend | result | time |",
     ]
     lines.append("|---|---|---|---|---|")
     stopped = []
@@ -203,7 +204,7 @@ def page() -> str:
         backend = recipe.backend + (f" {recipe.torch}" if recipe.torch else "")
         lines.append(f"| {recipe.name} {recipe.version} | {recipe.kind} | {backend} | {ended} | {took} |")
     if stopped:
-        lines += ["", "## Where they stopped, and why", "", *stopped]
+        lines += ["", "## What failed, and why", "", *stopped]
     return "\n".join(lines) + "\n"
 
 
