@@ -98,8 +98,8 @@ FAULTS: dict[str, dict[str, Fault]] = {
         "`cu13` is a file": Fault(UNTOUCHED, "rm -r nvidia/cu13; touch nvidia/cu13"),
         "`cu13` is a dangling link": Fault(UNTOUCHED, "rm -r nvidia/cu13; ln -s nowhere nvidia/cu13"),
         "`cu13` is unreadable": Fault(UNTOUCHED, "chmod 0 nvidia/cu13"),
-        "`cu13` can be listed and no more": Fault(UNTOUCHED, "chmod a-x nvidia/cu13"),
-        "directories that pip left": Fault(UNTOUCHED, "find nvidia -type f -delete", says="no CUDA toolkit"),
+        "`cu13` can be listed, but not searched": Fault(UNTOUCHED, "chmod a-x nvidia/cu13"),
+        "empty directories left behind by pip": Fault(UNTOUCHED, "find nvidia -type f -delete", says="no CUDA toolkit"),
         "`bin` is unreadable": Fault(UNTOUCHED, "chmod 0 nvidia/cu13/bin", says="Permission denied"),
         "`lib` is unreadable": Fault(WHEELS, "chmod 0 nvidia/cu13/lib", says="Permission denied"),
         "`lib` is missing": Fault(ACTIVATED, "rm -r nvidia/cu13/lib"),
@@ -120,7 +120,7 @@ FAULTS: dict[str, dict[str, Fault]] = {
         "a header is a directory": Fault(
             ACTIVATED, "cd nvidia/cu13/include; rm cuda_runtime_api.h; mkdir cuda_runtime_api.h"
         ),
-        "a header is no text": Fault(ACTIVATED, r"printf '\377\0' > nvidia/cu13/include/cuda_runtime_api.h"),
+        "a header is not text": Fault(ACTIVATED, r"printf '\377\0' > nvidia/cu13/include/cuda_runtime_api.h"),
         "a file name that is not UTF-8": Fault(ACTIVATED, r"touch nvidia/cu13/lib/$(printf '\377').so.1"),
         "a file name with a line break": Fault(ACTIVATED, "touch 'nvidia/cu13/lib/a\nb'"),
         "times in the future": Fault(ACTIVATED, "find nvidia -exec touch -d '2050-01-01' {} +"),
@@ -128,7 +128,7 @@ FAULTS: dict[str, dict[str, Fault]] = {
     },
     "broken installation of this package": {
         "a module is missing": Fault(UNTOUCHED, "rm cuda_build_activate/_assemble.py", says="ImportError"),
-        "a module is half written": Fault(
+        "a module is truncated": Fault(
             UNTOUCHED, "echo 'def (' > cuda_build_activate/_assemble.py", says="SyntaxError"
         ),
         "its startup file is missing": Fault(UNSEEN, "rm hatch_autorun_cuda_build_activate.pth"),
@@ -144,7 +144,7 @@ FAULTS: dict[str, dict[str, Fault]] = {
             ACTIVATED, "$PYTHON -c pass; echo '{\"a\": 1}' > cuda-build-activate/cu13/.stamp"
         ),
         "has an unreadable stamp": Fault(ACTIVATED, "$PYTHON -c pass; chmod 0 cuda-build-activate/cu13/.stamp"),
-        "is half a tree, of a process that was killed": Fault(
+        "is half a tree, left by a killed process": Fault(
             ACTIVATED, "mkdir -p cuda-build-activate/.cu13.1.a/bin; touch -d 2000-01-01 cuda-build-activate/.cu13.1.a"
         ),
         "is open to all users": Fault(
@@ -178,7 +178,7 @@ FAULTS: dict[str, dict[str, Fault]] = {
     },
     "file systems": {
         "read-only": Fault(CACHED, around="mount --bind $SITE $SITE; mount -o remount,ro,bind $SITE"),
-        "read-only, and the cache as well": Fault(
+        "read-only, and so is the cache": Fault(
             WHEELS,
             "mkdir $BASE/cache",
             around="for d in $SITE $BASE/cache; do mount --bind $d $d; mount -o remount,ro,bind $d; done",
@@ -202,14 +202,14 @@ FAULTS: dict[str, dict[str, Fault]] = {
         "a path of 4,000 characters": Fault(ACTIVATED, length=4000),
         "a path of 4,030 characters": Fault(CACHED, length=4030),
         "full after 4 KiB": Fault(CACHED, "mkdir cuda-build-activate", around=FULL.format("size=4k")),
-        "full, and the cache as well": Fault(
+        "full, and so is the cache": Fault(
             WHEELS,
             "mkdir cuda-build-activate $BASE/cache",
             around=f"{FULL.format('nr_inodes=9')}; mount -t tmpfs -o nr_inodes=9 none $BASE/cache",
             says="No space left on device",
         ),
         "no file may be longer than 0 bytes": Fault(WHEELS, around="ulimit -f 0", says="File too large"),
-        "two file descriptors are left": Fault(ACTIVATED, around="ulimit -n 5"),
+        "only two file descriptors are left": Fault(ACTIVATED, around="ulimit -n 5"),
     },
     "characters in the environment's path": {
         **{name: Fault(ACTIVATED, path=f"a{character}b") for name, character in CHARACTERS.items()},
@@ -228,7 +228,7 @@ FAULTS: dict[str, dict[str, Fault]] = {
             UNTOUCHED, variables={"PATH": "/usr/bin:/bin:/" + "x" * 100_000}, says="PATH would be too long"
         ),
         "1.5 MB of other variables": Fault(ACTIVATED, variables={f"V{i}": "x" * 100_000 for i in range(15)}),
-        "all of ours are empty": Fault(ACTIVATED, variables=dict.fromkeys(sorted(VARIABLES - {"PATH"}), "")),
+        "all of our variables are empty": Fault(ACTIVATED, variables=dict.fromkeys(sorted(VARIABLES - {"PATH"}), "")),
         "`CUDA_HOME` and its like are relative": Fault(
             ACTIVATED, variables=dict.fromkeys(("CUDA_HOME", "CUDA_PATH", "CMAKE_PREFIX_PATH", "LIBRARY_PATH"), "cuda")
         ),
@@ -251,13 +251,13 @@ FAULTS: dict[str, dict[str, Fault]] = {
         ),
         "`CUDACXX` has line breaks": Fault(UNTOUCHED, variables={"CUDACXX": "/a\nb"}, says=r"CUDACXX chooses /a\nb"),
         "`HOME` is unset": Fault(ACTIVATED, variables={"HOME": None, "XDG_CACHE_HOME": None}),
-        "`HOME` is unset, and no environment to write to": Fault(
+        "`HOME` is unset, and the environment is not writable": Fault(
             WHEELS, "touch cuda-build-activate", {"HOME": None, "XDG_CACHE_HOME": None}, says="Not a directory"
         ),
-        "`HOME` does not exist, and no environment to write to": Fault(
+        "`HOME` does not exist, and the environment is not writable": Fault(
             WHEELS, "touch cuda-build-activate", {"HOME": "$BASE/a/b", "XDG_CACHE_HOME": None}, says="No such file"
         ),
-        "`HOME` is relative, and no environment to write to": Fault(
+        "`HOME` is relative, and the environment is not writable": Fault(
             WHEELS, "touch cuda-build-activate", {"HOME": "a", "XDG_CACHE_HOME": None}
         ),
         "`LC_ALL=C`": Fault(ACTIVATED, variables={"LC_ALL": "C"}),
@@ -269,10 +269,10 @@ FAULTS: dict[str, dict[str, Fault]] = {
         "`PYTHONDONTWRITEBYTECODE`": Fault(ACTIVATED, variables={"PYTHONDONTWRITEBYTECODE": "1"}),
         "`PYTHONSAFEPATH`": Fault(ACTIVATED, variables={"PYTHONSAFEPATH": "1"}),
         "`PYTHONDEVMODE`": Fault(ACTIVATED, variables={"PYTHONDEVMODE": "1"}),
-        "`PYTHONPYCACHEPREFIX` cannot be written": Fault(ACTIVATED, variables={"PYTHONPYCACHEPREFIX": "/dev/null"}),
+        "`PYTHONPYCACHEPREFIX` is not writable": Fault(ACTIVATED, variables={"PYTHONPYCACHEPREFIX": "/dev/null"}),
         "`PYTHONHASHSEED=0`": Fault(ACTIVATED, variables={"PYTHONHASHSEED": "0"}),
         "`PYTHONMALLOC=debug`": Fault(ACTIVATED, variables={"PYTHONMALLOC": "debug"}),
-        "`PYTHONPATH` has what is no directory": Fault(
+        "`PYTHONPATH` contains something that is not a directory": Fault(
             ACTIVATED, variables={"PYTHONPATH": "/dev/null:/nonexistent:relative::/etc/passwd"}
         ),
     },
@@ -303,10 +303,10 @@ FAULTS: dict[str, dict[str, Fault]] = {
         "standard error is closed": Fault(ACTIVATED, around="exec 2>&-"),
     },
     "`sys.path`": {
-        "has what is no string": Fault(
+        "contains something that is not a string": Fault(
             ACTIVATED, SYS_PATH.format('import pathlib; sys.path[:0] = [b"x", None, 7, pathlib.Path("/usr"), object()]')
         ),
-        "has odd strings": Fault(ACTIVATED, SYS_PATH.format(r'sys.path[:0] = ["", ".", "relative", "/\udcff"]')),
+        "contains odd strings": Fault(ACTIVATED, SYS_PATH.format(r'sys.path[:0] = ["", ".", "relative", "/\udcff"]')),
         "has zip files": Fault(
             ACTIVATED,
             "$PYTHON -m zipfile -c $BASE/a.zip hatch*; "

@@ -78,7 +78,7 @@ def check(log: str, out: Path, cuobjdump: Path) -> str:
     return root
 
 
-@fault("front ends", "four builds at once, with one cache that is empty", ACTIVATED)
+@fault("front ends", "four builds at once, with one empty cache", ACTIVATED)
 @pytest.mark.everything
 def test_four_builds_at_once(index: dict[str, str], cuobjdump: Path, tmp_path: Path) -> None:
     environ = {

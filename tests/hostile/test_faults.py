@@ -147,13 +147,13 @@ def test_forbidden_to_write(forbidding: VEnv, environ: dict[str, str]) -> None:
     expect(WHEELS, forbidding, environ, says="forbidden")
 
 
-@fault("interpreters", "an audit hook that forbids writing, with an error of its own kind", UNTOUCHED)
+@fault("interpreters", "an audit hook that forbids writing, with its own type of exception", UNTOUCHED)
 def test_forbidden_to_write_by_another_error(forbidding: VEnv, environ: dict[str, str]) -> None:
     environ |= {"FORBIDDEN": f"RuntimeError {WRITING}", "PYTHONDONTWRITEBYTECODE": "1"}
     expect(UNTOUCHED, forbidding, environ, says="RuntimeError('forbidden')")
 
 
-@fault("file systems", "another user's, and no home directory", WHEELS)
+@fault("file systems", "owned by another user, and no home directory", WHEELS)
 def test_another_users_environment(env: VEnv, environ: dict[str, str]) -> None:
     with foreign(env, environ):
         del environ["XDG_CACHE_HOME"]
@@ -161,7 +161,7 @@ def test_another_users_environment(env: VEnv, environ: dict[str, str]) -> None:
         expect(WHEELS, env, environ, says="Permission denied")
 
 
-@fault("file systems", "a container image: another user's, the root in it, times cut to seconds", ACTIVATED)
+@fault("file systems", "a container image: owned by another user, with its root, times truncated to seconds", ACTIVATED)
 def test_a_container_layer(env: VEnv, environ: dict[str, str]) -> None:
     odd = 10**18 + 123_456_789
     for path in [env.site, *env.site.rglob("*")]:

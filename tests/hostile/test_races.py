@@ -94,7 +94,7 @@ def test_starts_during_an_upgrade(env: VEnv, environ: dict[str, str], tmp_path: 
     expect(ACTIVATED, env, environ)
 
 
-@fault("races", "readers while the root is made again", ACTIVATED)
+@fault("races", "readers while the root is rebuilt", ACTIVATED)
 def test_no_process_sees_a_partial_root(env: VEnv, environ: dict[str, str]) -> None:
     expect(ACTIVATED, env, environ)
     library = env.site / "nvidia" / "cu13" / "lib" / "libcublas.so.13"
@@ -150,7 +150,7 @@ def whole_or_absent(env: VEnv) -> bool:
 
 
 @pytest.mark.parametrize("before", ["no root", "a stale root", "a copy of a stale root"])
-@fault("races", "killed before each step of making the root, the first and a later time", ACTIVATED)
+@fault("races", "killed before each step of making the root, for the first time and again", ACTIVATED)
 def test_killed_at_every_step(env: VEnv, environ: dict[str, str], tmp_path: Path, before: str) -> None:
     (env.site / "killing.py").write_text(KILLING)
     (env.site / "a.pth").write_text("import killing\n")

@@ -66,7 +66,7 @@ def with_scripts(for_the_example: dict[str, str], pytestconfig: pytest.Config, t
     }
 
 
-@fault("environment variables", "a console script `nvcc` of NVIDIA's, first on `PATH`", ACTIVATED)
+@fault("environment variables", "NVIDIA's console script `nvcc` is first on `PATH`", ACTIVATED)
 def test_a_script_in_the_environment(env: VEnv, environ: dict[str, str]) -> None:
     called = script(env.path / "bin" / "nvcc", "echo 'the console script was called' >&2; exit 1")
     environ["PATH"] = f"{called.parent}{os.pathsep}{environ['PATH']}"

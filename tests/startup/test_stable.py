@@ -226,10 +226,10 @@ BASES = {
     "open to the group": "mkdir -m 750 {base}",
     "open to everybody": "mkdir -m 777 {base}",
     "another user's": "mkdir -m 700 {base}; chown 12345 {base}",
-    "in a directory in which everybody can replace it": "chmod 777 {above}",
+    "in a directory in which everyone can replace it": "chmod 777 {above}",
     "full": "mkdir -m 700 {base}; mount -t tmpfs -o size=4k,nr_inodes=1,mode=700 none {base}",
     "read-only": "mkdir -m 700 {base}; mount -t tmpfs -o ro,mode=700 none {base}",
-    "there, with a lock that is a link": "mkdir -m 700 {base}; ln -s {base}.other {base}/.lock",
+    "usable, but its lock is a link": "mkdir -m 700 {base}; ln -s {base}.other {base}/.lock",
 }
 
 
@@ -258,7 +258,7 @@ def test_a_base_that_must_not_be_used(name: str, env: VEnv, stable: dict[str, st
     assert [found["code"] for found in report["findings"]] == ["no-stable-path"]
 
 
-@fault("stable paths", "a lock that another process keeps", ACTIVATED)
+@fault("stable paths", "a lock that another process holds", ACTIVATED)
 def test_no_lock(env: VEnv, stable: dict[str, str], base: Path) -> None:
     base.mkdir(0o700)
     code = (
@@ -297,7 +297,7 @@ def test_cleaned_between_two_starts(env: VEnv, stable: dict[str, str], base: Pat
         assert seen(env, stable) == root
 
 
-@fault("stable paths", "it is cleaned between two processes of one build", ACTIVATED)
+@fault("stable paths", "the directory for temporary files is cleaned between two processes of a build", ACTIVATED)
 def test_cleaned_between_two_processes(env: VEnv, stable: dict[str, str], base: Path) -> None:
     code = (
         f"import shutil, subprocess, sys; shutil.rmtree({str(base)!r})\n"
@@ -309,7 +309,7 @@ def test_cleaned_between_two_processes(env: VEnv, stable: dict[str, str], base: 
     assert os.readlink(done.stdout.strip()) == str(env.root)
 
 
-@fault("stable paths", "a base that another user plants after that", ACTIVATED)
+@fault("stable paths", "a base that another user replaces between two starts", ACTIVATED)
 def test_planted(env: VEnv, stable: dict[str, str], base: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("takes root")
@@ -334,7 +334,7 @@ def test_copied_and_moved(env: VEnv, stable: dict[str, str], tmp_path: Path) -> 
     assert seen(moved, stable) == root  # which is free
 
 
-@fault("stable paths", "an environment that is removed, and made again at the same path", ACTIVATED)
+@fault("stable paths", "an environment that is removed, and recreated at the same path", ACTIVATED)
 def test_made_again_at_the_same_path(env: VEnv, template: VEnv, stable: dict[str, str]) -> None:
     root = seen(env, stable)
     shutil.rmtree(env.path)

@@ -228,7 +228,7 @@ def test_the_way_pip_isolates(venv: VEnv, tmp_path: Path, wheel: Path, clean: di
     assert venv.environ(env=environ) == environ
 
 
-@fault("environment variables", "a toolkit of the machine in every variable, and first on `PATH`", ACTIVATED)
+@fault("environment variables", "every variable points at the machine's toolkit, which is first on `PATH`", ACTIVATED)
 def test_this_machine_cannot_answer(venv: VEnv, hostile: dict[str, str]) -> None:
     make_toolkit(venv.site)
     environ = venv.environ(env=hostile)
