@@ -143,7 +143,7 @@ def test_paths_that_stay(offline: dict[str, str], hostile: dict[str, str], tmp_p
     requires = ["setuptools", "cuda-build-activate", MINIMAL]
     text = f"[build-system]\nrequires = {requires}\n[project]\nname = 'probe'\nversion = '1'\n"
     (project / "pyproject.toml").write_text(text)
-    ((command, printed),) = commands("pip and uv: paths that stay")
+    ((command, printed),) = commands("pip and uv: stable paths")
     environ = {**by_default(hostile), **offline}
     in_order(printed, shell(command.replace("pip wheel", f"{sys.executable} -m pip wheel"), environ, project))
 
