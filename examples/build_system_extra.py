@@ -1,9 +1,9 @@
-"""Make the metapackage `cuda-toolkit` with the extra `build-system` that is proposed for it.
+"""Add the proposed extra `build-system` to the metapackage `cuda-toolkit`.
 
     python examples/build_system_extra.py cuda_toolkit-13.5.0-py2.py3-none-any.whl DIRECTORY
 
-writes the same wheel with the local version 13.5.0+build.system and two more lines of metadata to DIRECTORY, an index
-for ``--find-links``. There, ``cuda-toolkit[build-system,nvcc,cudart,cccl]==13.*`` also brings cuda-build-activate.
+writes the same wheel to DIRECTORY, with the local version 13.5.0+build.system and two more lines of metadata. With
+``--find-links DIRECTORY``, ``cuda-toolkit[build-system,nvcc,cudart,cccl]==13.*`` also installs cuda-build-activate.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""A provider of scikit-build-core's dynamic metadata: the CUDA runtime that the wheel has to be installed with."""
+"""Dynamic metadata for scikit-build-core: the CUDA runtime that the wheel requires."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import cuda_build_activate
 
 
 def dynamic_metadata(field: str, settings: dict[str, object]) -> list[str]:
-    """The dependencies of a wheel that is built with the toolkit of this build environment."""
+    """Return the dependencies of a wheel that is built with this build environment's toolkit."""
     toolkit = cuda_build_activate.activate()
     if toolkit.version is None:
         raise RuntimeError(toolkit.reason)

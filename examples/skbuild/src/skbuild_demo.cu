@@ -1,5 +1,5 @@
-// The C API behind skbuild_demo/__init__.py. All arrays are the host's, all matrices in row-major order.
-// Every function returns 0, or else a cudaError_t, or else a negated cublasStatus_t.
+// The C API behind skbuild_demo/__init__.py. All arrays are in host memory, all matrices in row-major order.
+// Every function returns 0, a cudaError_t, or a negated cublasStatus_t.
 
 #include <algorithm>
 #include <cstddef>
@@ -26,7 +26,7 @@ namespace {
 
 int code_of(cudaError_t error) {
   if (error != cudaSuccess) {
-    cudaGetLastError();  // or else the next call's check of its kernel launch would report this one's error
+    cudaGetLastError();  // clear the error, or the check after the next kernel launch would report it
   }
   return error;
 }

@@ -10,7 +10,7 @@ import pytest
 import skbuild_demo
 
 LIBRARY = Path(skbuild_demo.__file__).with_name("libskbuild_demo.so")
-# What a missing driver is reported as, and a driver without a device.
+# Reported without a driver, and without a device.
 NO_GPU = {35: "cudaErrorInsufficientDriver", 100: "cudaErrorNoDevice"}
 
 try:

@@ -21,7 +21,7 @@ _ints = np.ctypeslib.ndpointer(np.int32, flags="C_CONTIGUOUS")
 _size = ctypes.c_int64
 
 _name = "libskbuild_demo.so"
-if os.name == "nt":  # where a library has no run path: bin/x86_64 of the runtime wheels, or bin/arm64
+if os.name == "nt":  # no run paths there: the runtime wheels' bin/x86_64, or bin/arm64
     _name = "skbuild_demo.dll"
     for _directory in Path(__file__).parents[1].glob("nvidia/cu*/bin/*64"):
         os.add_dll_directory(str(_directory))

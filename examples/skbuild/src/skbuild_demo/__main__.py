@@ -4,7 +4,7 @@ import numpy as np
 
 import skbuild_demo
 
-NO_GPU = (35, 100)  # cudaErrorInsufficientDriver, which a missing driver is reported as, and cudaErrorNoDevice
+NO_GPU = (35, 100)  # cudaErrorInsufficientDriver, also reported without a driver; cudaErrorNoDevice
 
 
 def main() -> None:
