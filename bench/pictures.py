@@ -81,7 +81,7 @@ def _caches(found: Mapping[str, Any], project: str) -> str:
             hits = f" s, {build['hits']} of {build['files']}"
             bars += [Bar(name, [("a", build["cold"])], f"{build['cold']:.0f} s")]
             bars += [Bar("again", [("b", build["warm"])], f"{build['warm']:.0f}{hits}")]
-    note = f"ccache, empty at first; so many CUDA files came out of it. off: no stable path. Measured on {found['date']}."
+    note = f"ccache, empty at first; so many CUDA files came from it. off: no stable path. Measured on {found['date']}."
     return _drawn(f"{project}, built twice with a compile cache", bars, note)
 
 
