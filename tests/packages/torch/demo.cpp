@@ -1,5 +1,5 @@
-#include <torch/extension.h>
+#include <torch/csrc/utils/pybind.h> // torch/extension.h has it, and takes a minute to compile
 
-torch::Tensor twice(const torch::Tensor &input);
+at::Tensor twice(const at::Tensor &input);
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) { module.def("twice", &twice); }

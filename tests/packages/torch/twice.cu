@@ -1,6 +1,7 @@
-#include <ATen/ATen.h>
-#include <ATen/cuda/CUDAContext.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
 #include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAStream.h>
 
 __global__ void twice_kernel(const float *input, float *output, long size) {
     const long i = blockIdx.x * static_cast<long>(blockDim.x) + threadIdx.x;
@@ -13,7 +14,7 @@ at::Tensor twice(const at::Tensor &input) {
     at::Tensor output = at::empty_like(values);
     const long size = values.numel();
     if (size) {
-        twice_kernel<<<(size + 255) / 256, 256, 0, at::cuda::getCurrentCUDAStream()>>>(
+        twice_kernel<<<(size + 255) / 256, 256, 0, c10::cuda::getCurrentCUDAStream()>>>(
             values.const_data_ptr<float>(), output.mutable_data_ptr<float>(), size);
         C10_CUDA_KERNEL_LAUNCH_CHECK();
     }
