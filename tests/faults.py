@@ -214,7 +214,7 @@ FAULTS: dict[str, dict[str, Fault]] = {
     "characters in the environment's path": {
         **{name: Fault(ACTIVATED, path=f"a{character}b") for name, character in CHARACTERS.items()},
         **{
-            name: Fault(UNTOUCHED, path=f"a{character}b", says="no toolkit works where")
+            name: Fault(UNTOUCHED, path=f"a{character}b", says="no toolkit works in a path with")
             for name, character in UNUSABLE.items()
         },
     },
@@ -237,7 +237,7 @@ FAULTS: dict[str, dict[str, Fault]] = {
         ),
         "`CUDA_BUILD_ACTIVATE_ROOT` is `/`": Fault(ACTIVATED, variables={"CUDA_BUILD_ACTIVATE_ROOT": "/"}),
         "`CUDA_BUILD_ACTIVATE` is nonsense": Fault(
-            UNTOUCHED, variables={"CUDA_BUILD_ACTIVATE": "\udcff\n²"}, says="neither a switch nor"
+            UNTOUCHED, variables={"CUDA_BUILD_ACTIVATE": "\udcff\n²"}, says="neither on nor off"
         ),
         "`CUDA_BUILD_ACTIVATE` is a huge number": Fault(UNTOUCHED, variables={"CUDA_BUILD_ACTIVATE": "9" * 5000}),
         "`CUDA_BUILD_ACTIVATE` is `0`": Fault(UNTOUCHED, variables={"CUDA_BUILD_ACTIVATE": "0"}, says="switched off"),
@@ -249,7 +249,7 @@ FAULTS: dict[str, dict[str, Fault]] = {
             variables={"CUDA_BUILD_ACTIVATE_RPATH": "relative", "LDFLAGS": "x" * 100_000},
             says="LDFLAGS would be too long",
         ),
-        "`CUDACXX` has line breaks": Fault(UNTOUCHED, variables={"CUDACXX": "/a\nb"}, says=r"CUDACXX chooses /a\nb"),
+        "`CUDACXX` has line breaks": Fault(UNTOUCHED, variables={"CUDACXX": "/a\nb"}, says=r"CUDACXX is set to /a\nb"),
         "`HOME` is unset": Fault(ACTIVATED, variables={"HOME": None, "XDG_CACHE_HOME": None}),
         "`HOME` is unset, and the environment is not writable": Fault(
             WHEELS, "touch cuda-build-activate", {"HOME": None, "XDG_CACHE_HOME": None}, says="Not a directory"
@@ -361,7 +361,7 @@ FAULTS: dict[str, dict[str, Fault]] = {
         ),
         "all users can write to the wheels' `bin`": Fault(ACTIVATED, "chmod o+w nvidia/cu13/bin"),
         "all users can write to the wheels' `bin`, and no root can be made": Fault(
-            UNTOUCHED, "touch cuda-build-activate; chmod o+w nvidia/cu13/bin", NO_CACHE, says="everybody can write"
+            UNTOUCHED, "touch cuda-build-activate; chmod o+w nvidia/cu13/bin", NO_CACHE, says="any user can write"
         ),
     },
 }

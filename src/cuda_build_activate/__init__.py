@@ -1,11 +1,11 @@
 """Activate the CUDA toolkit that pip or uv installed into this environment.
 
-Nothing needs to be imported: the wheel's startup file activates at interpreter start. Call `activate()` where startup
-files are not processed: a zip application, ``python -S``, a build system with a directory per wheel.
+You need not import it: the wheel's startup file activates the toolkit when the interpreter starts. Call `activate()`
+where startup files are not processed: in a zip application, under ``python -S``, in a build system with a directory per
+wheel.
 
-This module is all that an ordinary interpreter start runs. So it is short, also because without byte code it is
-compiled each time, and it imports nothing that the interpreter has not imported already; annotations are quoted because
-``from __future__ import annotations`` would be an import as well. `_activate` has the rest.
+An ordinary start runs only this module. It is short, because without byte code it is compiled each time, and imports
+only what the interpreter has imported already. Annotations are quoted: ``from __future__`` would be another import.
 """
 
 import os
@@ -24,12 +24,12 @@ SWITCH, VERBOSE = "CUDA_BUILD_ACTIVATE", "CUDA_BUILD_ACTIVATE_VERBOSE"
 RPATH, STABLE = "CUDA_BUILD_ACTIVATE_RPATH", "CUDA_BUILD_ACTIVATE_STABLE_PATH"
 MARKER, SITE = "CUDA_BUILD_ACTIVATE_ROOT", "CUDA_BUILD_ACTIVATE_SITE"
 ROOT_VARIABLES = ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDAToolkit_ROOT", "CUDA_TOOLKIT_ROOT_DIR")
-# What nvcc, which runs its tools by a shell, CMake or a list of directories cannot take in the name of a directory.
+# Characters in a path that break nvcc (which runs its tools in a shell), CMake, or a list of directories.
 UNUSABLE = ';:"$`<[]\\\r\n'
-# Linux starts no process with a variable of more than 128 KiB, and a character may take four bytes; Windows has 32,767.
+# Linux allows 128 KiB per variable, and a character may take four bytes; Windows allows 32,767 characters.
 LONGEST = 32_000
 
-# Where the startup hook has looked for a toolkit, if it has run. (An annotation would cost something at each start.)
+# Where the startup hook looked for a toolkit, if it ran. (An annotation would cost time at each start.)
 searched = ()  # type: tuple[object, ...]
 
 
@@ -42,9 +42,9 @@ def __getattr__(name: str) -> object:
 
 
 def startup(sitedir: "str | None" = None) -> None:
-    """Activate at interpreter start: the startup files call this. Never raises; prints only where asked to.
+    """Activate at interpreter start: the startup files call this. Never raises; prints only if asked to.
 
-    sitedir: the site directory whose `.pth` file is being processed; a `.start` file (PEP 829) has none to give.
+    sitedir: the site directory whose `.pth` file is being processed; None for a `.start` file (PEP 829).
     """
     global searched
     try:
@@ -54,7 +54,7 @@ def startup(sitedir: "str | None" = None) -> None:
         searched = paths
         try:
             done = shortcut(paths, sitedir)
-        except Exception:  # it takes more
+        except Exception:  # not a simple case
             done = False
         if not done:
             from cuda_build_activate import _activate
@@ -65,10 +65,9 @@ def startup(sitedir: "str | None" = None) -> None:
 
 
 def shortcut(paths: "tuple[str, ...]", sitedir: "str | None") -> bool:
-    """Do what `_activate.startup()` would do, if that takes no decision; return whether it did.
+    """Do what `_activate.startup()` would do, in simple cases; return whether this is one, or raise any exception.
 
-    That is so where nothing is set that could be a choice, and there is no toolkit, or one whose root is current. Where
-    it is not, it may raise any exception.
+    It is if no variable expresses a choice, and there is no toolkit, or one whose root is current.
     """
     get, access = os.environ.get, os.access
     switch, verbose = get(SWITCH), get(VERBOSE)
@@ -78,8 +77,8 @@ def shortcut(paths: "tuple[str, ...]", sitedir: "str | None") -> bool:
     if not entries and not verbose:
         return True
     if switch or verbose or get("CUDACXX") or get(MARKER):
-        # A child keeps what its parent set. A .pth file's line finds that out, but not where an environment was moved,
-        # or in Fedora's lib64, a link to lib of which both are processed. Two up from a root is its site directory.
+        # A child keeps what its parent set. The .pth line recognizes a child, but not in a moved environment, nor in
+        # Fedora's lib64 (a link to lib; both are processed). A root's site directory is two levels up.
         return os.path.samefile(sitedir or entries[0], get(SITE, "")[: -len(OF_SITE)] + "/../..")
     (entry,) = {*entries}
     (name,) = [name for name in os.listdir(entry + "/nvidia") if name[:2] == "cu" and name[2:].isdecimal()]
@@ -87,7 +86,7 @@ def shortcut(paths: "tuple[str, ...]", sitedir: "str | None") -> bool:
     root = current(own, entry)
     path, prefixes, libraries = get("PATH", ""), get("CMAKE_PREFIX_PATH", ""), get("LIBRARY_PATH", "")
     others = path + prefixes + libraries
-    # The name of a stable path has no such characters.
+    # A stable path has no such characters.
     odd = any(character in root for character in UNUSABLE) if root == own else get(STABLE)
     if odd or root[:1] != "/" or root in others or len(others) > LONGEST // 2 or get(RPATH):
         return False
@@ -105,8 +104,8 @@ def shortcut(paths: "tuple[str, ...]", sitedir: "str | None") -> bool:
 
 
 def current(root: str, entry: str) -> str:
-    """The path to activate *root* by: itself, or its stable path. Empty if a directory in *entry* that it was made from
-    has changed, or if that path is no longer its own. Raises OSError or ValueError.
+    """The path to activate *root* by: itself or its stable path. Empty if a directory in *entry* that it was made from
+    has changed, or if that path is no longer its own. Raises OSError, ValueError or LookupError.
     """
     with open(f"{root}/{STAMP}", "rb") as file:
         stable, *records = os.fsdecode(file.read()).split("\0")
@@ -117,4 +116,4 @@ def current(root: str, entry: str) -> str:
             return ""
     if stable and (os.readlink(stable) != root or os.lstat(stable).st_uid != os.geteuid()):
         return ""
-    return "" if os.stat(root + "/bin").st_mode & 0o002 else stable or root  # others could put programs into PATH
+    return "" if os.stat(root + "/bin").st_mode & 0o002 else stable or root  # others could add programs to PATH

@@ -1,4 +1,4 @@
-"""Decide what activating a toolkit means, and apply that: the public API, and a start that takes a decision."""
+"""Decide what to activate, and apply it: the public API, and every start that is not a simple case."""
 
 import os
 import sys
@@ -29,11 +29,11 @@ _told = ""
 class Activation:
     """What `activate()` did.
 
-    rule: which decided, (docs/reference/decision.md): 1 the switch, 2 CUDACXX, 3 a toolkit with nvcc, 4 one without,
-    5 none. code: why nothing was activated, by the doctor's name for it; empty if something was. reason: the same in
-    words. root: the toolkit root that was activated, and major: its CUDA's major version; None if nothing was.
-    no_stable_path: why the root of a temporary environment has no stable path, if it has none.
-    variables: every environment variable of the activation with its value; empty if nothing was.
+    rule: the one that decided (docs/reference/decision.md): 1 the switch, 2 CUDACXX, 3 a toolkit with nvcc, 4 one
+    without, 5 none. code: why nothing was activated, as one of the doctor's codes; empty if something was. reason: the
+    result in words. root: the activated toolkit root, and major: its CUDA major version; None if nothing was activated.
+    no_stable_path: why the root has no stable path, if it should have one. variables: all environment variables of the
+    activation, with their values; empty if nothing was activated.
     """
 
     __slots__ = ("_words", "code", "major", "no_stable_path", "root", "rule", "variables")
@@ -50,7 +50,7 @@ class Activation:
     ) -> None:
         self.rule = rule
         self.code = code
-        self._words = words  # why nothing was activated; or what is to be said of the root, if anything
+        self._words = words  # why nothing was activated, or a note on the root
         self.root = root
         self.major = major
         self.variables = variables or {}
@@ -61,7 +61,7 @@ class Activation:
 
     @property
     def reason(self) -> str:
-        """What was activated, with its version, or its major version where that is not known; or why nothing was."""
+        """What was activated, with its version (or major version, if that is unknown), or why nothing was."""
         if self.root is None:
             return f"nothing activated: {self._words}"
         nvcc = "with nvcc" if self.rule == 3 else "without nvcc"
@@ -71,7 +71,7 @@ class Activation:
 
     @property
     def own_root(self) -> "str | None":
-        """Where the root is in its environment, if `root` is a stable path to that; else the same as `root`."""
+        """Where the root is, if `root` is a stable path to it; else the same as `root`."""
         if self.root and os.path.islink(self.root) and os.path.isabs(os.readlink(self.root)):
             return os.readlink(self.root)
         return self.root
@@ -89,14 +89,14 @@ class Activation:
 
 
 def startup(sitedir: "str | None") -> None:
-    """Activate at interpreter start, for the site directory *sitedir* if it is known. Never raises."""
+    """Activate at interpreter start, for the site directory *sitedir*, if known. Never raises."""
     global _told
     try:
         paths = list(sys.path)
         if sitedir and sitedir not in paths:
             paths.insert(0, sitedir)
         activation = decide(os.environ, paths)
-        if activation.root != os.environ.get(MARKER):  # what the parent activated, the build may have changed
+        if activation.root != os.environ.get(MARKER):  # the build may have changed what its parent set
             _apply(activation, os.environ)
     except Exception as error:
         activation = Activation(0, "failed", repr(error))
@@ -104,24 +104,24 @@ def startup(sitedir: "str | None") -> None:
         if os.environ.get(VERBOSE, "").lower() in ("", *OFF):
             return
         told = activation.reason
-        if told != _told:  # a .pth file is processed twice in every venv before Python 3.15: say the same thing once
+        if told != _told:  # before Python 3.15, a venv's .pth files are processed twice: say it once
             _told = told
-            # One line, whatever is in a path.
+            # One line, whatever characters a path has.
             printable = told if told.isprintable() else told.encode("unicode_escape").decode()
             sys.stderr.write(f"cuda-build-activate: {printable}\n")
     except Exception:
-        pass  # no usable stderr: there is nobody to tell
+        pass  # there is no usable stderr
 
 
 def activate(
     paths: "Iterable[str | os.PathLike[str]] | None" = None, environ: "MutableMapping[str, str] | None" = None
 ) -> Activation:
-    """Point *environ* at the CUDA toolkit installed on *paths*, all or nothing.
+    """Point *environ* at the CUDA toolkit installed on *paths*: set all variables, or none.
 
-    paths: directories to search, in the manner of `sys.path`, which is the default. environ: a mapping to change
-    instead of `os.environ`. Doing it again changes nothing. Makes the toolkit root in the environment when there is
-    none yet. Nothing found, or a choice of the user's, is no error: see the result's reason. Raises TypeError if
-    *paths* is a single string.
+    paths: directories to search, like those of `sys.path`, the default. environ: a mapping to change instead of
+    `os.environ`. Makes the toolkit root if there is none yet. Calling it again changes nothing. Returns an
+    `Activation`; if there is no toolkit, or the user chose another, its root is None and its reason says why. Raises
+    TypeError if *paths* is a single string.
     """
     if isinstance(paths, (str, bytes)):
         raise TypeError("paths must be an iterable of directories, not a single string")
@@ -138,27 +138,27 @@ def _apply(activation: Activation, environ: "MutableMapping[str, str]") -> Activ
 
 
 def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activation:
-    """Decide what activating the toolkit on *paths* means for *environ*, and change nothing in that.
+    """Decide what activating the toolkit on *paths* means for *environ*, without changing *environ*.
 
-    The only decision function: first match wins, and an empty variable counts as unset. Where it decides for a toolkit,
-    that toolkit's root is there when it returns: it may have made it.
+    The only function that decides: the first rule that applies wins, and an empty variable counts as unset. If it
+    decides for a toolkit, it makes the toolkit's root, unless that exists.
     """
     major, code, complaint = requested_major(environ)
     if code:
         return Activation(1, code, complaint)
     active = environ.get(MARKER, "")
-    if not os.path.basename(active).startswith("cu"):  # no root of ours: its bin is not ours to remove from PATH
+    if not os.path.basename(active).startswith("cu"):  # not our root: leave its bin in PATH
         active = ""
     compiler = environ.get("CUDACXX")
     if compiler and not (active and compiler == os.path.join(active, "bin", nvcc_name())):
-        return Activation(2, "compiler-chosen", f"CUDACXX chooses {compiler}")
+        return Activation(2, "compiler-chosen", f"CUDACXX is set to {compiler}")
     toolkit = find(paths, major)
     if toolkit is None:
         return Activation(5, "no-toolkit", "no CUDA toolkit in this environment")
     rule, name = (3, f"CUDA {toolkit.major} with nvcc") if toolkit.nvcc else (4, f"CUDA {toolkit.major} without nvcc")
     other = "" if toolkit.nvcc else _other_toolkit(environ, active)
     if other:
-        return Activation(rule, "not-displaced", f"there is {name} in this environment, and {other}")
+        return Activation(rule, "not-displaced", f"{name} does not displace {other}")
     from cuda_build_activate._root import find_or_make  # not for the decisions above
 
     root, note, no_stable_path = find_or_make(toolkit, environ)
@@ -166,9 +166,9 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
         return Activation(rule, "root-not-writable", f"no toolkit root for {name} could be made: {note}")
     unusable = _unusable(root, environ)
     if unusable:
-        return Activation(rule, "unusable-path", f"no toolkit works where {unusable!r} is in the path: {root}")
+        return Activation(rule, "unusable-path", f"no toolkit works in a path with {unusable!r}: {root}")
     if not _toolkit.WINDOWS and os.stat(os.path.join(root, "bin")).st_mode & 0o002:
-        return Activation(rule, "open-to-others", f"everybody can write to {root}/bin")
+        return Activation(rule, "open-to-others", f"any user can write to {root}/bin")
     variables = dict.fromkeys((MARKER, *ROOT_VARIABLES), root)
     variables[SITE] = root + OF_SITE
     variables["PATH"] = _prepend(environ.get("PATH") or os.defpath, _bin(root), _bin(active))
@@ -181,8 +181,8 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
             if mode and not os.path.exists(os.path.join(root, _run_path.RESPONSE_FILE)):  # the wheels' own directory
                 mode, complaint = "", f"{root} has no {_run_path.RESPONSE_FILE}"
             variables.update(_run_path.variables(environ, mode, root, active or root))
-        # So that gcc links -lcuda: nothing but the driver's stubs is in the first. With run paths, the second is for
-        # CMake 4.4: a response file in LDFLAGS hides where nvcc looks, and g++ would link CUDA's runtime without.
+        # The first, with only the driver's stubs, lets gcc link -lcuda. With run paths, CMake 4.4 needs the second: a
+        # response file in LDFLAGS hides from it where nvcc looks, and its g++ would not find CUDA's runtime.
         stubs, libraries = _libraries(root)
         searched = [stubs, libraries] if mode else [stubs]
         before = _libraries(active) if active else []
@@ -191,7 +191,7 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
             note += f" (run paths: {mode})" if mode else f" (no run paths: {complaint})"
     if toolkit.nvcc:
         variables["CUDACXX"] = os.path.join(root, "bin", nvcc_name())
-    if _toolkit.WINDOWS:  # where a name has no case, and a copy of os.environ has it in capitals
+    if _toolkit.WINDOWS:  # names have no case there, and copies of os.environ have capitals
         variables = {name.upper(): value for name, value in variables.items()}
     for variable, value in variables.items():
         if len(value) > LONGEST:
@@ -200,16 +200,16 @@ def decide(environ: "Mapping[str, str]", paths: "Iterable[object]") -> Activatio
 
 
 def _unusable(root: str, environ: "Mapping[str, str]") -> str:
-    """What in the path *root* is taken for something else; empty if there is nothing."""
+    """What tools would misread in the path *root*; empty if nothing."""
     if _toolkit.WINDOWS:
-        # nvcc runs its tools by cmd, which puts a variable's value in the place of its name.
+        # nvcc runs its tools in cmd, which replaces %NAME% by a variable's value.
         names = [f"%{name}%" for name in root.split("%")[1:-1] if environ.get(name)]
         return names[0] if names else ";" * (";" in root)
     return min({*root}.intersection(UNUSABLE), default="")
 
 
 def requested_major(environ: "Mapping[str, str]") -> "tuple[int | None, str, str]":
-    """The CUDA major version that CUDA_BUILD_ACTIVATE asks for; the code and the words for why it asks for nothing."""
+    """The CUDA major version that CUDA_BUILD_ACTIVATE asks for, if any; or why to activate nothing: code and words."""
     switch = environ.get(SWITCH, "").lower()
     if switch in ON:
         return None, "", ""
@@ -217,11 +217,11 @@ def requested_major(environ: "Mapping[str, str]") -> "tuple[int | None, str, str
         return None, "switched-off", "switched off by CUDA_BUILD_ACTIVATE"
     if switch.isdecimal():
         return int(switch), "", ""
-    return None, "bad-switch", f"CUDA_BUILD_ACTIVATE={switch!r} is neither a switch nor a CUDA major version"
+    return None, "bad-switch", f"CUDA_BUILD_ACTIVATE={switch!r} is neither on nor off nor a CUDA major version"
 
 
 def requested_run_paths(environ: "Mapping[str, str]") -> "tuple[str, str]":
-    """What CUDA_BUILD_ACTIVATE_RPATH asks for: relative, absolute, or nothing, with the words for why, if it is odd."""
+    """The mode that CUDA_BUILD_ACTIVATE_RPATH asks for, or empty; and what is wrong with the variable, if anything."""
     mode = environ.get(RPATH, "").lower()
     if mode in ("relative", "absolute"):
         return mode, ""
@@ -229,7 +229,7 @@ def requested_run_paths(environ: "Mapping[str, str]") -> "tuple[str, str]":
 
 
 def _other_toolkit(environ: "Mapping[str, str]", active: str) -> str:
-    """What a toolkit without a compiler must not displace, in words; empty if there is nothing."""
+    """What a toolkit without nvcc must not displace, in words; empty if nothing."""
     for name in ROOT_VARIABLES:
         if environ.get(name, active) not in ("", active):
             return f"{name}={environ[name]}"
@@ -243,7 +243,7 @@ def _bin(root: str) -> "list[str]":
     if not root:
         return []
     directory = os.path.join(root, "bin")
-    if _toolkit.WINDOWS:  # the DLLs lie one level down: in our root and in an installed CUDA 13, and in the wheels
+    if _toolkit.WINDOWS:  # DLLs lie one level down, in our root, an installed CUDA 13 and the wheels
         dlls = [os.path.join(directory, machine) for machine in ("x64", "arm64", "x86_64")]
         return [directory, *(path for path in dlls if os.path.isdir(path))]
     return [directory]
@@ -254,7 +254,7 @@ def _libraries(root: str) -> "list[str]":
 
 
 def _prepend(value: str, new: "list[str]", old: "list[str]") -> str:
-    """*value*, a list as PATH is one, with *new* in front and without *old*; as it is if it has *new* already."""
+    """*value*, a list like PATH, with *new* in front and without *old*; unchanged if it has *new* already."""
     entries = value.split(os.pathsep) if value else []
     if {*new} <= {*old} and {*new} == {*old} & {*entries}:
         return value

@@ -1,8 +1,7 @@
-"""What is in the root: the canonical toolkit that is made out of the wheels.
+"""Assemble the toolkit root: a tree of links to the wheels' files, with the layout of NVIDIA's installer.
 
-The root is a tree of links with the layout of a toolkit from NVIDIA's installer. Build tools insist on `lib64`, on
-unversioned linker names (`libcudart.so`), on `targets/` and on a version file, and the wheels have none of them. On
-Windows they lack most import libraries (`cublas.lib`), without which nothing links a DLL.
+Build tools insist on `lib64`, on unversioned linker names (`libcudart.so`), on `targets/` and on a version file. The
+wheels have none of these. On Windows they lack most import libraries (`cublas.lib`), without which no DLL is linked.
 """
 
 import os
@@ -15,15 +14,15 @@ from cuda_build_activate._toolkit import PRODUCTS, Toolkit, components, toolkit_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    # By place in the root: what it links to, the content of a file, or None for a directory of the root's own.
+    # Maps each place in the root to the path that it links to, to a file's content, or to None: a real directory.
     Content = dict[str, "str | bytes | None"]
 
 
 class Row:
     """A row of LAYOUT: what goes where.
 
-    place: where in the root. source: the directory in a wheel. start: with what the names begin of those that go there.
-    by_file: whether they are linked file by file, and not by directory. seen: a wheel that has it, and its version.
+    place: the directory in the root. source: the directory in a wheel. start: the prefix of the names that go there.
+    by_file: whether to link each file instead of whole directories. seen: a wheel that has it, and its version.
     """
 
     __slots__ = ("by_file", "place", "seen", "source", "start")
@@ -36,34 +35,34 @@ class Row:
         self.seen = seen
 
 
-# Of two files for one place the first row's wins, then the first `sys.path` entry's.
+# Of two files for one place, the first row's wins, then the first `sys.path` entry's.
 LAYOUT = (
-    # CCCL's CMake packages look for the headers relative to themselves: linked file by file they find the root's;
-    # where they are installed they find none from 13.2.75 on.
-    Row("lib64/cmake", "lib/cmake", by_file=True, seen="nvidia-cuda-cccl 13.2.27"),  # and all before
+    # CCCL's CMake packages look for the headers relative to themselves. Linked file by file, they find the root's. In
+    # the wheels, they find none from 13.2.75 on.
+    Row("lib64/cmake", "lib/cmake", by_file=True, seen="nvidia-cuda-cccl 13.2.27"),  # and earlier
     Row("lib64/cmake", "cuda_cccl/lib/cmake", by_file=True, seen="nvidia-cuda-cccl 13.2.75"),  # and 13.2.86
-    Row("lib64/cmake", "cccl/lib/cmake", by_file=True, seen="nvidia-cuda-cccl 13.3.3.3.1"),  # and all since
-    # nvcc finds the toolkit from its own directory, and this from itself: bin must be a directory, not a link to one.
+    Row("lib64/cmake", "cccl/lib/cmake", by_file=True, seen="nvidia-cuda-cccl 13.3.3.3.1"),  # and later
+    # nvcc finds the toolkit relative to the directory that it is called from: bin must be a directory, not a link.
     Row("bin", "bin", seen="nvidia-cuda-nvcc 13.4.92"),
     Row("include", "include", seen="nvidia-cuda-runtime 13.4.92"),
     Row("lib64", "lib", seen="nvidia-cuda-runtime 13.4.92"),
     Row("nvvm", "nvvm", by_file=True, seen="nvidia-nvvm 13.4.92"),
     Row("nvvm/lib64", "lib", start="libnvvm.so", seen="nvidia-nvvm 13.4.92"),  # what nvcc -dlto opens
     Row("nvvm/include", "include", start="nvvm.h", seen="nvidia-nvvm 13.4.92"),
-    Row("nvvm/bin", "bin", start="cicc", seen="nvidia-nvvm 13.0.48"),  # this one alone
+    Row("nvvm/bin", "bin", start="cicc", seen="nvidia-nvvm 13.0.48"),  # only this version
     Row("compute-sanitizer", "compute-sanitizer", seen="nvidia-cuda-sanitizer-api 13.4.92"),
 )
 
-# On Windows, where everything is linked file by file: a hard link takes no privilege, and there is none to a directory.
+# On Windows everything is linked file by file: hard links need no privilege, and directories cannot have any.
 WINDOWS_LAYOUT = (
     Row("lib/cmake", "lib/cmake", seen="nvidia-cuda-cccl 13.0.85"),
     Row("lib/cmake", "cuda_cccl/lib/cmake", seen="nvidia-cuda-cccl 13.2.75"),
     Row("lib/cmake", "cccl/lib/cmake", seen="nvidia-cuda-cccl 13.3.3.3.1"),
-    # What loads a DLL itself looks where an installer puts it (CUDA 13): the wheels call that directory otherwise.
+    # Programs that load DLLs themselves look where CUDA 13's installer puts them, which the wheels name otherwise.
     Row("bin/x64", "bin/x86_64", seen="nvidia-cuda-runtime 13.4.92"),
     Row("bin", "bin", seen="nvidia-cuda-nvcc 13.4.92"),
     Row("include", "include", seen="nvidia-cuda-runtime 13.4.92"),
-    Row("include", "cccl/include", seen="nvidia-cuda-cccl 13.3.4.2.1"),  # for arm64; this one alone
+    Row("include", "cccl/include", seen="nvidia-cuda-cccl 13.3.4.2.1"),  # for arm64; only this version
     Row("lib", "lib", seen="nvidia-cuda-runtime 13.4.92"),
     Row("nvvm", "nvvm", seen="nvidia-nvvm 13.4.92"),
     Row("nvvm/bin", "bin/x86_64", start="nvvm64", seen="nvidia-nvvm 13.4.92"),  # what nvcc -dlto opens
@@ -72,26 +71,26 @@ WINDOWS_LAYOUT = (
     Row("nvvm/bin", "bin", start="cicc", seen="nvidia-nvvm 13.0.48"),
 )
 
-# The directory below targets/ for a machine, by NVIDIA's name.
+# NVIDIA's name for each machine's directory in targets/.
 TARGETS = {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}
 
-# A change in the tick of the file system's clock in which a directory was listed can leave its time as it was.
+# If a directory changes within the tick of the file system's clock in which it was listed, its time may not change.
 _TICK_NS = 50_000_000
-_NEVER = -1  # the time of no directory: what was read then is read again at the next start
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # the last on Windows alone
+_NEVER = -1  # no directory's time: the next start makes the root again
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)  # O_BINARY is only on Windows
 _PYTHON = ("__init__.py", "__pycache__")  # in the directories of CUDA 12's components
 
 
 def assemble(toolkit: Toolkit, tree: str) -> None:
-    """Write *toolkit*'s root to *tree*, which is not there yet. Raises OSError."""
+    """Write *toolkit*'s root to *tree*, which must not exist. Raises OSError."""
     _write(tree, plan(toolkit), toolkit.entries[0])
-    if not _toolkit.WINDOWS:  # where no path can lie below another directory as it is
+    if not _toolkit.WINDOWS:  # a path with a drive cannot be repeated below another directory
         for entry in toolkit.entries:
             _mark(tree, os.path.normpath(entry))
 
 
 def plan(toolkit: Toolkit) -> "Content":
-    """What *toolkit*'s root holds, with the stamp that `current` compares. Raises OSError."""
+    """The content of *toolkit*'s root, with the stamp that `current()` compares. Raises OSError."""
     root = _Root(toolkit.entries)
     directories = (*components(toolkit), *(product.path for product in PRODUCTS))
     windows = _toolkit.WINDOWS
@@ -144,7 +143,7 @@ def _add_what_linux_has(root: "_Root", toolkit: Toolkit, directories: "tuple[str
 
 
 class _Root:
-    """A root in the making: its content, and the time of each directory that this was read from."""
+    """A root being planned: its content, and the modification time of each directory that was read for it."""
 
     def __init__(self, entries: list[str]) -> None:
         self.content: Content = {}
@@ -154,11 +153,11 @@ class _Root:
         self._placed: set[str] = set()
 
     def merge(self, place: str, source: str, start: str, by_file: bool) -> None:
-        """Let *place* show those entries of the directory *source*, if it exists, whose names begin with *start*.
+        """Make *place* show the entries of the directory *source*, if it exists, whose names begin with *start*.
 
-        What was merged as a whole is not shown again by the directory that it lies in.
+        A directory that was merged as a whole is not shown again as a part of its parent.
         """
-        # An installation that changes what lies deeper makes what it lies in anew. On Windows, where all of that is
+        # An installation that changes deeper directories also makes those above them anew. On Windows, where all are
         # read, there would be 170 times to compare.
         if not (_toolkit.WINDOWS and place.count("/") > 1):
             self._note(source)
@@ -179,7 +178,7 @@ class _Root:
                 self.content.setdefault(inner, path)
 
     def directory(self, place: str) -> None:
-        """Make *place*, with all above it, a directory of the root's own; it shows what it showed as a link."""
+        """Make *place* and its parents real directories; if it was a link, it shows the same entries as before."""
         if "/" in place:
             self.directory(os.path.dirname(place))
         linked = self.content.setdefault(place, None)
@@ -188,7 +187,7 @@ class _Root:
             self.merge(place, linked, "", False)
 
     def _scan(self, directory: str) -> "list[os.DirEntry[str]]":
-        """List *directory*; nothing, if it does not exist. Raises OSError if it cannot be read: no half a root."""
+        """List *directory*, or nothing if it does not exist. Raises OSError if it is unreadable: no partial roots."""
         try:
             with os.scandir(directory) as entries:
                 return list(entries)
@@ -196,7 +195,7 @@ class _Root:
             return []
 
     def add_linker_names(self) -> None:
-        """Add libcudart.so for libcudart.so.13: of several versions, for the newest."""
+        """Add libcudart.so for libcudart.so.13, and so on; of several versions, for the newest."""
         newest: dict[str, tuple[list[int], str]] = {}
         for place in self.content:
             directory, name = os.path.split(place)
@@ -211,41 +210,41 @@ class _Root:
             self.content.setdefault(linker_name, name)
 
     def stamp(self) -> bytes:
-        """The times that each directory that was read may have, with its path, relative where it can be.
+        """For each directory that was read, the two times that it may have, and its path.
 
-        Container layers keep whole seconds only, and environments get moved.
+        Container layers keep only whole seconds. Paths are relative where possible, since environments get moved.
         """
         prefix = os.path.join(self._entries[0], "")
         records = []
         for path, made in self._times.items():
             times = (made, made // 10**9 * 10**9) if made < self._started - _TICK_NS else (_NEVER, _NEVER)
             records.append("{} {} {}".format(*times, path.removeprefix(prefix)))
-        return os.fsencode("\0".join(["", *records]))  # the first says by which path to activate the root
+        return os.fsencode("\0".join(["", *records]))  # the first field is for the stable path
 
     def _is_directory(self, place: str) -> bool:
         linked = self.content.get(place, b"")
         return linked is None or (isinstance(linked, str) and os.path.isdir(linked))
 
     def _note(self, directory: str) -> None:
-        """Remember *directory*'s time, or that of the nearest above, which changes when *directory* appears."""
+        """Record *directory*'s time, or else its nearest existing parent's, which changes when *directory* appears."""
         while directory not in self._times:
             try:
                 self._times[directory] = os.stat(directory).st_mtime_ns
             except (FileNotFoundError, NotADirectoryError):
                 above = os.path.dirname(directory)
-                if above in self._entries:  # it changes with all that is installed, and with our own directory
-                    self._times[directory] = False  # what current() finds where nothing is
+                if above in self._entries:  # any installation changes it, and so does our own directory
+                    self._times[directory] = False  # what current() finds for a missing path
                 else:
                     directory = above
 
 
 def _write(tree: str, content: "Content", entry: str) -> None:
-    """Write *content* below *tree*, with relative links to what lies in *entry* if *tree* does so too.
+    """Write *content* to *tree*, with relative links to what is in *entry* if *tree* is in it, too. Raises OSError.
 
-    On Windows with hard links: symbolic ones take a privilege there.
+    On Windows with hard links: symbolic links need a privilege there.
     """
     prefix = os.path.join(entry, "")
-    # An environment may be moved. From tree/bin three up is *entry*: out of bin, tree and our directory.
+    # An environment may be moved. From tree/bin, *entry* is three levels up: out of bin, tree and our directory.
     climb = "../../" if tree.startswith(os.path.join(prefix, DIRECTORY)) else None
     os.mkdir(tree, 0o755)
     for place, what in content.items():
@@ -261,14 +260,14 @@ def _write(tree: str, content: "Content", entry: str) -> None:
             os.symlink(climb + "../" * place.count("/") + what[len(prefix) :], path)
         else:
             os.symlink(what, path)
-    if not _toolkit.WINDOWS and os.stat(os.path.join(tree, "bin")).st_mode & 0o002:  # a file system without modes
-        raise PermissionError(f"everybody could write to {tree}")
+    if not _toolkit.WINDOWS and os.stat(os.path.join(tree, "bin")).st_mode & 0o002:  # a file system without permissions
+        raise PermissionError(f"any user could write to {tree}")
 
 
 def _mark(tree: str, entry: str) -> None:
-    """Make an empty file at the path of *entry* below *tree*/.site, by which the .pth file's line there knows its root.
+    """Make an empty file at the path of *entry* below *tree*/.site, by which the .pth line there recognizes its root.
 
-    No other environment's line finds one, nor does any where the path of the root leads nowhere, or to another root.
+    Other environments' lines do not find it. Nor does any if the root's path leads nowhere, or to another root.
     """
     path = tree + OF_SITE
     try:
@@ -278,4 +277,4 @@ def _mark(tree: str, entry: str) -> None:
                 os.mkdir(path, 0o755)
         os.close(os.open(tree + OF_SITE + entry, os.O_WRONLY | os.O_CREAT, 0o644))
     except OSError:
-        pass  # too long a path: a child takes the way that its parent took
+        pass  # the path is too long: a child decides as its parent did

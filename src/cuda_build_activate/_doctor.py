@@ -1,4 +1,4 @@
-"""What is wrong with the toolkit of an environment, as data. Runs on request only."""
+"""What is wrong with an environment's toolkit, as data. Runs only on request."""
 
 import os
 import re
@@ -26,7 +26,7 @@ from cuda_build_activate._toolkit import (
     versions,
 )
 
-# What nvcc opens in the middle of a compilation, and the wheel that has it.
+# What nvcc opens during a compilation, and the wheel that has it.
 REQUIRED = (
     ("nvvm/bin/cicc", "nvidia-nvvm"),
     ("nvvm/libdevice/libdevice.10.bc", "nvidia-nvvm"),
@@ -44,50 +44,50 @@ WINDOWS_REQUIRED = (
     ("lib/{machine}/cudadevrt.lib", "nvidia-cuda-runtime"),
 )
 COMPILER = "nvidia_cuda_nvcc"
-# What has to be of the compiler's minor version, and what comes of it if it is not.
-PTXAS = "ptxas refuses what a newer nvvm makes (Unsupported .version)"
+# What must have the compiler's minor version, and what happens if it does not.
+PTXAS = "ptxas refuses the output of a newer nvvm (Unsupported .version)"
 MIXED = {
     "nvidia_nvvm": PTXAS,
     "nvidia_cuda_crt": PTXAS,
     "nvidia_cuda_runtime": "CCCL refuses its headers (CUDA compiler and CUDA toolkit headers are incompatible)",
 }
 _MAJOR = re.compile(r"-cu(\d+)$")
-FIRST_TORCH = "2.13"  # since then, the toolkit's release that PyTorch requires keeps its components together
-# Lists of directories in which compilers and CMake look before or behind the toolkit's.
+FIRST_TORCH = "2.13"  # from here on, PyTorch requires a toolkit release whose components match
+# Lists of directories that compilers and CMake search besides the toolkit's.
 SEARCHED = ("CMAKE_PREFIX_PATH", "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH")
 WINDOWS_SEARCHED = ("CMAKE_PREFIX_PATH", "INCLUDE", "LIB")
-# What nvcc adds to each of its commands.
+# What nvcc adds to each command that it runs.
 ADDED_BY_NVCC = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS", "INCLUDES", "LIBRARIES", "SYSTEM_INCLUDES")
-NOT_WRITABLE = "make the environment or the user's cache writable, or set XDG_CACHE_HOME"
-NO_HARD_LINKS = "put the environment where you can write, on a volume with hard links (NTFS)"
+NOT_WRITABLE = "make the environment or the user's cache writable, or set XDG_CACHE_HOME to a writable directory"
+NO_HARD_LINKS = "put the environment in a directory that you can write to, on a volume with hard links (NTFS)"
 SWITCHED = "nothing is activated, whatever toolkit is installed"
 UNUSABLE_TEXT = "';', '%NAME%'" if _toolkit.WINDOWS else ", ".join(repr(character) for character in sorted(UNUSABLE))
-# By the decision's code for why nothing is activated: how severe that is, what comes of it, and what to do.
+# For each code of the decision for why nothing is activated: its severity, why it matters, and what to do.
 NOT_ACTIVATED = {
     "switched-off": ("warning", SWITCHED, "unset CUDA_BUILD_ACTIVATE"),
-    "bad-switch": ("warning", SWITCHED, "unset CUDA_BUILD_ACTIVATE"),
+    "bad-switch": ("warning", SWITCHED, "unset CUDA_BUILD_ACTIVATE, or set it to 0, 1 or a CUDA major version"),
     "compiler-chosen": (
         "warning",
         "a compiler that you chose wins over the environment's toolkit",
-        "unset CUDACXX to use the environment's",
+        "to use the environment's, unset CUDACXX",
     ),
     "not-displaced": (
         "warning",
-        "a toolkit without a compiler does not displace one that is there",
-        "list nvcc, or unset what is named",
+        "a toolkit without a compiler does not displace another one",
+        'list "cuda-toolkit[nvcc]==13.*", or unset the variable named above, or take that nvcc off PATH',
     ),
-    "root-not-writable": ("error", "without nvcc only a toolkit root makes the wheels usable", NOT_WRITABLE),
+    "root-not-writable": ("error", "without nvcc, the wheels are usable only through a toolkit root", NOT_WRITABLE),
     "unusable-path": (
         "error",
-        f"nvcc, CMake or what reads PATH takes it for something else, as any of {UNUSABLE_TEXT}",
-        "put the environment into another directory",
+        f"nvcc, CMake or programs that read PATH misread each of these: {UNUSABLE_TEXT}",
+        "put the environment in a directory whose path has none of these",
     ),
     "open-to-others": (
         "error",
         "any user of this machine could put programs into the build's PATH",
-        "chmod o-w what is named, or make the environment or the user's cache writable for yourself",
+        "run chmod o-w on that directory, or make the environment or the user's cache writable for yourself",
     ),
-    "too-long": ("error", "processes with such an environment cannot be started", "shorten that variable"),
+    "too-long": ("error", "no process can start with such a long variable", "shorten that variable"),
 }
 PTH = "hatch_autorun_cuda_build_activate.pth"
 KERNEL = """#include <cstdio>
@@ -102,8 +102,8 @@ int main() { cublasHandle_t handle; return cublasCreate(&handle); }
 class Finding(NamedTuple):
     """One thing that is wrong.
 
-    code: its name, which stays the same. severity: "error" where a build fails or uses another toolkit, "warning" where
-    it may. seen: what was found. why: what comes of it. remedy: what to do.
+    code: its name, which never changes. severity: "error" if a build fails or uses another toolkit, "warning" if it
+    may. seen: what was found. why: why it matters. remedy: what to do.
     """
 
     code: str
@@ -114,9 +114,9 @@ class Finding(NamedTuple):
 
 
 def findings(environ: Union[Mapping[str, str], None] = None, paths: Union[Iterable[str], None] = None) -> list[Finding]:
-    """What is wrong with the toolkit on *paths*, by default `sys.path`, for *environ*, by default `os.environ`.
+    """What is wrong with the toolkit on *paths* (default: `sys.path`) for *environ* (default: `os.environ`).
 
-    Decides as the startup hook does, and makes the toolkit root if the hook would. An empty list: nothing is wrong.
+    Decides as the startup hook does, and makes the toolkit root if the hook would. Returns [] if nothing is wrong.
     """
     this_process = environ is None and paths is None
     environ = os.environ if environ is None else environ
@@ -129,12 +129,9 @@ def findings(environ: Union[Mapping[str, str], None] = None, paths: Union[Iterab
     if toolkit and activation.root:
         found += [*_root(activation, toolkit), *_ambient(environ, activation)]
         if activation.no_stable_path:
-            seen, why = (
-                activation.no_stable_path,
-                "compile caches miss in each environment what another one has compiled",
-            )
-            remedy = f"mend that, or let {STABLE} name a directory that is yours alone, or be off"
-            found.append(Finding("no-stable-path", "warning", seen, why, remedy))
+            why = "compile caches do not find what was compiled in another environment"
+            remedy = f"fix that, or set {STABLE} to a directory that only you can use, or to off"
+            found.append(Finding("no-stable-path", "warning", activation.no_stable_path, why, remedy))
         if toolkit.nvcc:
             found += _host_compiler(environ, activation.root)
     if this_process:
@@ -161,7 +158,7 @@ def _components(activation: Activation, toolkit: Union[Toolkit, None]) -> Iterat
 
 
 def _has(activation: Activation, toolkit: Toolkit, path: str) -> bool:
-    """Whether the root has *path*, for any machine, or, where none is activated, one of the components."""
+    """Whether the activated root has *path*, for any machine; without a root, whether a component has it."""
     wheels = [os.path.join(entry, directory) for entry in toolkit.entries for directory in components(toolkit)]
     return any(
         os.path.exists(os.path.join(root, path.format(machine=machine)))
@@ -173,17 +170,17 @@ def _has(activation: Activation, toolkit: Toolkit, path: str) -> bool:
 def _no_compiler(activation: Activation, toolkit: Toolkit) -> Iterator[Finding]:
     old = toolkit.major < 13
     if not _has(activation, toolkit, "include/crt/host_defines.h"):
-        # nvidia-cuda-nvcc-cu12 has it, without an nvcc.
+        # In CUDA 12, nvidia-cuda-nvcc-cu12 has it, though no nvcc.
         remedy = f'add "cuda-toolkit[{"nvcc" if old else "crt"}]=={toolkit.major}.*"'
         seen = "include/crt/host_defines.h is missing"
         yield Finding("missing-components", "error", seen, "cuda_runtime_api.h includes it", remedy)
     if old:
-        seen = f"the wheels of CUDA {toolkit.major} contain headers and libraries, and no compiler"
-        remedy = "list a CUDA 13 toolkit, or install CUDA and let CUDACXX name its nvcc"
+        seen = f"the wheels of CUDA {toolkit.major} contain headers and libraries, but no compiler"
+        remedy = "list a CUDA 13 toolkit, or install CUDA and set CUDACXX to its nvcc"
     else:
         seen = f"the CUDA {toolkit.major} toolkit in this environment has no nvcc"
         remedy = f'add "cuda-toolkit[nvcc]=={toolkit.major}.*"'
-    yield Finding("no-compiler", "warning", seen, "host code can be compiled, and CUDA code cannot", remedy)
+    yield Finding("no-compiler", "warning", seen, "host code can be compiled, but not CUDA code", remedy)
 
 
 def _missing(activation: Activation, toolkit: Toolkit) -> Iterator[Finding]:
@@ -191,13 +188,13 @@ def _missing(activation: Activation, toolkit: Toolkit) -> Iterator[Finding]:
     required = WINDOWS_REQUIRED if _toolkit.WINDOWS else REQUIRED
     wheels = dict.fromkeys(wheel for path, wheel in required if not _has(activation, toolkit, path))
     if wheels:
-        seen = f"nvcc is there, and what it needs of {', '.join(wheels)} is not"
+        seen = f"nvcc is installed, but not what it needs from {', '.join(wheels)}"
         remedy = "add " + ", ".join(f'"{wheel}=={minor}.*"' for wheel in wheels)
-        yield Finding("missing-components", "error", seen, "nvcc fails in the middle of a compilation", remedy)
+        yield Finding("missing-components", "error", seen, "nvcc fails during compilation", remedy)
     if not _has(activation, toolkit, "bin/crt/link.stub"):  # nvidia-cuda-nvcc 13.0.48
         seen = "bin/crt/link.stub is missing, as in every wheel of CUDA 13.0.0"
-        remedy = 'list "cuda-toolkit[nvcc]" from 13.0.3 on'
-        yield Finding("missing-link-stub", "error", seen, "nvcc compiles and cannot link", remedy)
+        remedy = 'list "cuda-toolkit[nvcc]>=13.0.3,==13.*"'
+        yield Finding("missing-link-stub", "error", seen, "nvcc can compile, but not link", remedy)
     if not _has(activation, toolkit, "include/cccl"):
         remedy = f'add "cuda-toolkit[cccl]=={minor}.*"'
         why = "cuda_fp16.h, cublas_v2.h and others include them"
@@ -214,28 +211,28 @@ def _mixed(toolkit: Toolkit) -> Iterator[Finding]:
     if others:
         seen = "components of different CUDA versions: " + ", ".join(f"{name} {installed[name]}" for name in installed)
         why = "; ".join(dict.fromkeys(MIXED[name] for name in others))
-        remedy = f'list "{_extra(minor)}", whose components are of one version, or add ' + ", ".join(
+        remedy = f'list "{_extra(minor)}", whose components match, or add ' + ", ".join(
             f'"{name.replace("_", "-")}=={minor}.*"' for name in others
         )
         yield Finding("mixed-versions", "error", seen, why, remedy)
 
 
 def _extra(minor: str) -> str:
-    """The requirement that has the compiler, the runtime and CCCL of one minor version."""
+    """The requirement for the compiler, the runtime and CCCL of one minor version."""
     if int(minor.partition(".")[0]) < 13:
         return f"cuda-toolkit[nvcc,cudart,cccl]=={minor}.*"
     return f"cuda-build-activate[cu{minor.replace('.', '')}]"
 
 
 class Torch(NamedTuple):
-    """A PyTorch that is installed: its version, and that of the CUDA that it was built with; empty if without."""
+    """An installed PyTorch: its version, and that of the CUDA that it was built with; empty if without CUDA."""
 
     version: str
     cuda: str
 
 
 def torch_in(paths: Iterable[str]) -> Union[Torch, None]:
-    """The PyTorch on *paths*, by the file that its build wrote; None if there is none. Imports nothing."""
+    """The PyTorch on *paths*, from its version.py; None if there is none. Imports nothing."""
     for entry in paths:
         try:
             with open(os.path.join(entry, "torch", "version.py"), encoding="utf-8", errors="replace") as file:
@@ -253,21 +250,19 @@ def _built_with_another(toolkit: Toolkit, torch: Union[Torch, None]) -> Iterator
     version = toolkit_version(toolkit, installed) or f"{toolkit.major}"
     if torch and not torch.cuda:
         seen = f"PyTorch {torch.version} was built without CUDA"
-        why = "CUDA extensions of it cannot be linked: it has no libc10_cuda.so and no libtorch_cuda.so"
+        why = "CUDA extensions for it cannot be linked: it has no libc10_cuda.so and no libtorch_cuda.so"
         yield Finding("torch-without-cuda", "warning", seen, why, f"install a PyTorch for CUDA {toolkit.major}")
     elif torch and minor_version(torch.cuda) != minor_version(version):
-        seen = f"PyTorch {torch.version} was built with CUDA {torch.cuda}, and this toolkit is CUDA {version}"
+        seen = f"PyTorch {torch.version} was built with CUDA {torch.cuda}, but this toolkit is CUDA {version}"
         if torch.cuda.startswith(f"{toolkit.major}."):
-            why = "torch.utils.cpp_extension warns of it, and what it links is of both versions"
+            why = "torch.utils.cpp_extension warns about it, and what it builds uses both versions"
             yield Finding("torch-of-another-cuda", "warning", seen, why, f'list "{_extra(minor_version(torch.cuda))}"')
         else:
             why = "torch.utils.cpp_extension refuses to build with it (The detected CUDA version mismatches)"
-            remedy = (
-                f'list "torch>={FIRST_TORCH}" and "cuda-toolkit[cccl,nvcc]" without a version: torch requires its own'
-            )
+            remedy = f'list "torch>={FIRST_TORCH}", and "cuda-toolkit[cccl,nvcc]" without a version: torch requires one'
             yield Finding("torch-of-another-cuda", "error", seen, why, remedy)
         return
-    # Others ship both: nvidia-cutlass-dsl-libs-cu12 comes with nvidia-cutlass-dsl-libs-cu13.
+    # Other wheels are for both: nvidia-cutlass-dsl-libs-cu12 comes with nvidia-cutlass-dsl-libs-cu13.
     libraries = {_MAJOR.sub("", row.seen.partition(" ")[0]) for row in (*COMPONENTS, *PRODUCTS)}
     names = [name.replace("_", "-") for name in installed]
     others = [
@@ -277,63 +272,61 @@ def _built_with_another(toolkit: Toolkit, torch: Union[Torch, None]) -> Iterator
     ]
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-        seen = f"{', '.join(others[:3])}{more} beside a toolkit of CUDA {toolkit.major}"
-        why = "something here was built with another CUDA, and what it shares with what you build would be of both"
-        remedy = f"python -m pip show {others[0]} says what requires it: take one that is for CUDA {toolkit.major}"
+        seen = f"{', '.join(others[:3])}{more} installed beside a CUDA {toolkit.major} toolkit"
+        why = "something here was built with another CUDA; a process that loads it and what you build mixes the two"
+        remedy = f"see what requires it (python -m pip show {others[0]}), and install that for CUDA {toolkit.major}"
         yield Finding("other-wheels", "warning", seen, why, remedy)
 
 
 def _root(activation: Activation, toolkit: Toolkit) -> Iterator[Finding]:
     root = activation.root or ""
     if root == toolkit.wheels and _toolkit.WINDOWS:
-        why = "the wheels' own directory is used: what has no import library there cannot be linked, nor CCCL be found"
+        why = "the wheels' own directory is used: DLLs without an import library cannot be linked, nor CCCL be found"
         yield Finding("root-not-writable", "warning", activation.reason, why, NO_HARD_LINKS)
     elif root == toolkit.wheels:
-        why = "the wheels' own directory is used: nvcc works, find_package(CUDAToolkit) and run paths do not"
+        why = "the wheels' own directory is used: nvcc works, but find_package(CUDAToolkit) and run paths do not"
         yield Finding("root-not-writable", "error", activation.reason, why, NOT_WRITABLE)
     else:
         try:
             places = [place for place in plan(toolkit) if not os.path.exists(os.path.join(root, place))]
         except OSError as error:
-            places = [f"what can no longer be read ({error})"]
+            places = [f"files that can no longer be read ({error})"]
         if places:
             seen = f"{root} lacks {', '.join(places[:3])}{' and more' if len(places) > 3 else ''}"
-            why = "builds miss what is missing there, or what it links to"
-            remedy = (
-                f"remove {os.path.dirname(activation.own_root or root)}, and reinstall what is missing in the wheels"
-            )
+            why = "builds do not find these, or what they link to"
+            remedy = f"remove {os.path.dirname(activation.own_root or root)}, and reinstall wheels that lack files"
             yield Finding("root-damaged", "error", seen, why, remedy)
 
 
 def _ambient(environ: Mapping[str, str], activation: Activation) -> Iterator[Finding]:
     """What in *environ*, once activated, still leads to another toolkit."""
     root = activation.root or ""
-    # What the hook has not set in this environment: in a child of an activated build, the build's own changes.
+    # In a child of an activated build the hook sets nothing: look at what the build has changed.
     child = environ.get(MARKER) == root
     seen = shutil.which(nvcc_name(), path=environ.get("PATH") if child else activation.variables["PATH"])
     if activation.rule == 3 and seen != os.path.join(root, "bin", nvcc_name()):
-        why = "what looks for nvcc on PATH uses that one, and the rest of the toolkit from here"
+        why = "tools that look for nvcc on PATH use that one, with the rest of the toolkit from here"
         yield Finding("other-nvcc", "error", f"{seen} comes first on PATH", why, f"put {root}/bin before it")
     if child:
         others = {name: environ.get(name) for name in ROOT_VARIABLES if environ.get(name) != root}
         if others:
             seen = ", ".join(f"{name}={value}" if value else f"{name} is unset" for name, value in others.items())
-            why = "some tools take one toolkit, some the other"
-            yield Finding("other-root", "error", seen, why, f"leave them all at {root}")
+            why = "some tools use one toolkit, some the other"
+            yield Finding("other-root", "error", seen, why, f"set them all to {root}")
     for name in WINDOWS_SEARCHED if _toolkit.WINDOWS else SEARCHED:
         for directory in environ.get(name, "").split(os.pathsep):
             if directory and not directory.startswith(root) and _holds_a_toolkit(directory):
-                why = "what this environment lacks is taken from there"
-                remedy = f"remove {directory} from {name}, and list what is missing here"
-                yield Finding("other-toolkit", "warning", f"{name} has {directory}, another toolkit", why, remedy)
+                why = "builds take from there what this environment lacks"
+                remedy = f"remove {directory} from {name}, and list what this environment lacks"
+                yield Finding("other-toolkit", "warning", f"{name} has another toolkit, {directory}", why, remedy)
     complaint = requested_run_paths(environ)[1]
     if complaint:
-        why = "what is linked is not told where to find the toolkit's libraries"
+        why = "what you build is not told where to find the toolkit's libraries"
         yield Finding("no-run-paths", "warning", complaint, why, "set it to relative or absolute, or unset it")
     for name in ADDED_BY_NVCC:
         if environ.get(name):
-            why = "nvcc adds it to each of its commands"
-            remedy = f"unset {name}, unless it has to be there"
+            why = "nvcc adds it to each command that it runs"
+            remedy = f"unset {name}, unless you need it"
             yield Finding("nvcc-flags", "warning", f"{name}={environ[name]}", why, remedy)
 
 
@@ -354,7 +347,7 @@ def _host_compiler(environ: Mapping[str, str], root: str) -> Iterator[Finding]:
     path = shutil.which(compiler, path=environ.get("PATH"))
     if path is None:
         why = "nvcc compiles host code with it"
-        remedy = "build in a developer prompt of Visual Studio" if _toolkit.WINDOWS else "install a C++ compiler"
+        remedy = "build in a Visual Studio developer prompt" if _toolkit.WINDOWS else "install a C++ compiler"
         yield Finding("no-host-compiler", "error", f"there is no {compiler} on PATH", why, remedy)
     if path is None or _toolkit.WINDOWS:
         return
@@ -366,22 +359,22 @@ def _host_compiler(environ: Mapping[str, str], root: str) -> Iterator[Finding]:
     printed = subprocess.run([path, "-dumpfullversion"], capture_output=True, text=True, check=False).stdout
     version = re.match(r"\d+", printed)
     if limit and version and int(version[0]) > int(limit[1]):
-        seen = f"{path} is gcc {printed.strip()}, and this nvcc supports up to {limit[1]}"
-        remedy = f"install gcc {limit[1]} and let NVCC_CCBIN name it"
+        seen = f"{path} is gcc {printed.strip()}, but this nvcc supports gcc {limit[1]} at most"
+        remedy = f"install gcc {limit[1]}, and set NVCC_CCBIN=g++-{limit[1]}"
         yield Finding("host-compiler-too-new", "error", seen, "nvcc refuses it (unsupported GNU version)", remedy)
 
 
 def _hook(activation: Activation) -> Iterator[Finding]:
-    """Whether this interpreter's startup file did its work; where not, why."""
+    """What is wrong with this package's copies in this interpreter, and why its startup file did not run."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(cuda_build_activate.__file__)))
     copies = [entry for entry in sys.path if os.path.isdir(os.path.join(entry, "cuda_build_activate"))]
     if len({os.path.realpath(entry) for entry in copies}) > 1:
-        seen = f"cuda_build_activate is in {' and in '.join(copies)}"
-        why = "one copy runs for all of these, which may be of another version"
+        seen = f"cuda_build_activate is installed in {' and in '.join(copies)}"
+        why = "one copy runs for all of them, and it may be of another version"
         yield Finding("shadowed", "warning", seen, why, "remove it from the environment that does not need it")
     if sys.flags.ignore_environment and os.environ.get("PYTHONPATH"):
-        seen = "PYTHONPATH is set, and -I or -E makes this interpreter ignore it"
-        why = "the build environment that pip makes by default depends on it"
+        seen = "PYTHONPATH is set, but this interpreter ignores it because of -I or -E"
+        why = "pip's default build environment depends on it"
         yield Finding("pythonpath-ignored", "warning", seen, why, "do not start Python with -I or -E in a build")
     if activation.root is None or cuda_build_activate.searched or os.environ.get(MARKER) == activation.root:
         return
@@ -393,7 +386,7 @@ def _hook(activation: Activation) -> Iterator[Finding]:
     elif _is_hidden(pth):
         seen, remedy = f"{pth} is hidden", "clear its hidden flag (chflags nohidden, attrib -h)"
     else:
-        seen, remedy = f"{here} is on sys.path and is no site directory", "install it with pip or uv"
+        seen, remedy = f"{here} is on sys.path, but is not a site directory", "install it with pip or uv"
     remedy += ", or call cuda_build_activate.activate()"
     yield Finding("hook-not-processed", "error", seen, "startup files are not processed: nothing is activated", remedy)
 
@@ -406,16 +399,16 @@ def _is_hidden(path: str) -> bool:
 
 
 def prove(activation: Activation, environ: Mapping[str, str]) -> Iterator[Union[str, Finding]]:
-    """Compile, link and inspect small programs in a temporary directory: a line for what passed, or a finding."""
+    """Compile, link and inspect small programs in a temporary directory: a line for each that passes, or a finding."""
     if activation.rule != 3 or activation.root is None:
         yield Finding("not-compiled", "error", "there is no nvcc to try", activation.reason, "see the other findings")
         return
     nvcc = os.path.join(activation.root, "bin", nvcc_name())
-    # What was done, the program, options, and what the file that comes of it holds then.
-    if _toolkit.WINDOWS:  # where the name of a section has eight bytes
+    if _toolkit.WINDOWS:  # names of sections have eight bytes there
         program, fatbin, cudart, cublas = "program.exe", b".nv_fatb", b"cudart64_", b"cublas64_"
     else:
         program, fatbin, cudart, cublas = "program", b".nv_fatbin", b"libcudart.so.", b"libcublas.so."
+    # What passed, the source, nvcc's options, and what the program then contains.
     steps = [
         ("compiled and linked a kernel; its device code is in the program", KERNEL, ["-cudart", "static"], fatbin),
         ("linked the shared runtime", KERNEL, ["-cudart", "shared"], cudart),
@@ -444,8 +437,7 @@ def prove(activation: Activation, environ: Mapping[str, str]) -> Iterator[Union[
                     if mark in made.read():
                         yield done
                         continue
-                said = f"what {' '.join(command)} made has no {mark.decode()}"
-            yield Finding(
-                "compile-failed", "error", said, "builds in this environment fail so, too", "see what it says"
-            )
+                said = f"the program that {' '.join(command)} made has no {mark.decode()}"
+            why = "builds in this environment fail in the same way"
+            yield Finding("compile-failed", "error", said, why, "see the message above")
             return

@@ -1,4 +1,4 @@
-"""Where the root of a toolkit is, in its environment or in the user's cache; is it current; putting it there."""
+"""Find a toolkit's root, in its environment or in the user's cache, or make it if it is missing or stale."""
 
 import os
 import time
@@ -10,17 +10,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_IN_USE_S = 600  # a tree that is younger may be in the making
-_BASE = "/tmp/cba-"  # noqa: S108  # short: gcc takes the shorter of two names of a header; the user's number follows
-_TEMPORARY = ("/tmp", "/var/tmp", "/usr/tmp")  # noqa: S108  # as Python's tempfile has them
-# Where front ends keep build environments that are no more permanent: uv in its cache, tox in the project.
+_IN_USE_S = 600  # a younger tree may still be in use, or half written
+_BASE = "/tmp/cba-"  # noqa: S108  # the user's number follows. Short: gcc takes the shorter of two names of a header
+_TEMPORARY = ("/tmp", "/var/tmp", "/usr/tmp")  # noqa: S108  # as in Python's tempfile
+# Where front ends keep build environments that are just as temporary: uv in its cache, tox in the project.
 _BUILDS = ("/builds-v0/.tmp", "/.tox/.pkg")
 
 
 def find_or_make(toolkit: Toolkit, environ: "Mapping[str, str]") -> "tuple[str, str, str]":
-    """The path to activate, of a root made if need be, and what to say of it; empty, and why, if there is none.
+    """Find *toolkit*'s root, or make it; return the path to activate, a note, and why that is not a stable path.
 
-    And why that is no stable path, if it should be one.
+    Without a root, the path is empty and the note says why. The third is empty if the path need not be stable, or is.
     """
     name = _root_name(toolkit)
     for base, private in _bases(toolkit, environ):
@@ -35,16 +35,16 @@ def find_or_make(toolkit: Toolkit, environ: "Mapping[str, str]") -> "tuple[str, 
             if toolkit.nvcc:
                 return toolkit.wheels, f" (the wheels' own directory: no toolkit root could be made: {error})", ""
             return "", str(error), ""
-    if _toolkit.WINDOWS:  # where a link to a directory takes a privilege
+    if _toolkit.WINDOWS:  # a link to a directory needs a privilege there
         return path, "", ""
     path, complaint = _seen_by(toolkit, own, path, environ)
     return path, "", complaint
 
 
 def _seen_by(toolkit: Toolkit, own: str, remembered: str, environ: "Mapping[str, str]") -> "tuple[str, str]":
-    """The path to activate *toolkit*'s root by, which is *own* in its environment; and why that is no stable path.
+    """The path to activate the root *own* by, and why that is not a stable path, if it should be one.
 
-    remembered: the path that the root's stamp has.
+    remembered: the path in the root's stamp.
     """
     base, complaint = _base(toolkit, own, environ)
     if not base:
@@ -61,9 +61,9 @@ def _seen_by(toolkit: Toolkit, own: str, remembered: str, environ: "Mapping[str,
 
 
 def _base(toolkit: Toolkit, own: str, environ: "Mapping[str, str]") -> "tuple[str, str]":
-    """The directory of the stable path that the root *own* gets, if it does; and what is wrong with its variable.
+    """The base of the stable path for the root *own*, or empty if it gets none; and what is wrong with the variable.
 
-    It gets one where the environment is temporary, and where its own path is one that no toolkit works in.
+    It gets one if the environment is temporary, or if no toolkit works in its own path.
     """
     wanted = environ.get(STABLE, "")
     if wanted.lower() in OFF or not (_is_temporary(toolkit.entries[0], environ) or {*own}.intersection(UNUSABLE)):
@@ -72,7 +72,7 @@ def _base(toolkit: Toolkit, own: str, environ: "Mapping[str, str]") -> "tuple[st
         return f"{_BASE}{os.geteuid()}", ""
     if os.path.isabs(wanted) and not {*wanted}.intersection(UNUSABLE):
         return os.path.normpath(wanted), ""
-    return "", f"{STABLE}={wanted!r} is neither off nor the absolute path of a directory"
+    return "", f"{STABLE}={wanted!r} is neither off nor a usable absolute path"
 
 
 def _is_temporary(path: str, environ: "Mapping[str, str]") -> bool:
@@ -83,10 +83,10 @@ def _is_temporary(path: str, environ: "Mapping[str, str]") -> bool:
 
 
 def _bases(toolkit: Toolkit, environ: "Mapping[str, str]") -> "list[tuple[str, str]]":
-    """The directories that may hold *toolkit*'s root, best first, each with the directory that must be private for it.
+    """The directories that may hold *toolkit*'s root, best first, each with the directory that must be private, if any.
 
-    Inside the environment, so that the root dies with it (nothing must be private for that); or in the user's cache.
-    There alone on Windows: who may not write there may not make hard links to what is there.
+    The first is in the environment, so that the root goes when that goes; the second in the user's cache. On Windows
+    there is only the first: without write access to the environment, hard links to its files cannot be made either.
     """
     found = [(os.path.join(toolkit.entries[0], DIRECTORY), "")]
     if _toolkit.WINDOWS:
@@ -99,13 +99,13 @@ def _bases(toolkit: Toolkit, environ: "Mapping[str, str]") -> "list[tuple[str, s
 
 
 def _root_name(toolkit: Toolkit) -> str:
-    """The name of *toolkit*'s root: what is seen through more `sys.path` entries than one is another root."""
+    """The name of *toolkit*'s root; a different one for each set of `sys.path` entries, if several."""
     name = f"cu{toolkit.major}"
     return f"{name}-{fingerprint(toolkit.entries[1:])}" if len(toolkit.entries) > 1 else name
 
 
 def _path(root: str, entry: str) -> str:
-    """The path to activate *root* by, if it is there and as what it was made from, in *entry*; else empty."""
+    """The path to activate *root* by if it exists and is current for *entry*; else empty."""
     if _toolkit.WINDOWS:
         from cuda_build_activate import _windows
 
@@ -117,16 +117,16 @@ def _path(root: str, entry: str) -> str:
 
 
 def _make(toolkit: Toolkit, environ: "Mapping[str, str]") -> str:
-    """Make *toolkit*'s root where that is possible first, and return its path. Raises OSError if that is nowhere."""
+    """Make *toolkit*'s root in the first directory possible, and return its path. Raises OSError if there is none."""
     errors = []
     for base, private in _bases(toolkit, environ):
         try:
             if private:
-                make_directory(os.path.dirname(private), 0o700)  # and no home directory that is not there
+                make_directory(os.path.dirname(private), 0o700)  # but never a missing home directory
                 make_private(private)
             make_directory(base, 0o755)
             if os.path.islink(base):
-                raise OSError(f"{base} is a link")  # the root's relative links would climb out of it to somewhere else
+                raise OSError(f"{base} is a link")  # the root's relative links would lead elsewhere
             return _place(os.path.join(base, _root_name(toolkit)), toolkit)
         except OSError as error:  # not writable, full, or a file system without links
             errors.append(str(error))
@@ -134,9 +134,9 @@ def _make(toolkit: Toolkit, environ: "Mapping[str, str]") -> str:
 
 
 def _place(root: str, toolkit: Toolkit) -> str:
-    """Make the root whole under a name of its own, then let *root* point at that in one step; return *root*.
+    """Write the whole root under another name, then make *root* point at it in one step; return *root*.
 
-    On Windows the one is renamed to the other, or to a name like it, which is returned.
+    On Windows, rename it to *root* or an alternative, and return that.
     """
     from cuda_build_activate import _assemble  # once per environment, and again when its components change
 
@@ -147,19 +147,19 @@ def _place(root: str, toolkit: Toolkit) -> str:
     try:
         _assemble.assemble(toolkit, tree)
         found = _path(root, toolkit.entries[0])
-        if found:  # another process was faster, and more may use its root already
+        if found:  # another process was first, and its root may be in use already
             _discard(tree)
             return found
         if _toolkit.WINDOWS:
             from cuda_build_activate import _windows
 
             root = _windows.put(tree, root, copy)
-            _discard(tree)  # which is there if another process was faster
+            _discard(tree)  # it still exists if another process was first
         else:
             os.symlink(os.path.basename(tree), link)
             if os.path.islink(root):
                 replaced = os.readlink(root)
-            elif os.path.isdir(root):  # a copy of the environment that followed the links
+            elif os.path.isdir(root):  # the environment was copied by something that follows links
                 os.rename(root, copy)
             os.replace(link, root)
         _discard(copy)
@@ -172,11 +172,11 @@ def _place(root: str, toolkit: Toolkit) -> str:
 
 
 def _sweep(base: str, prefix: str, used: "tuple[str, ...]") -> None:
-    """Remove what was replaced, or abandoned, in *base*; not what is *used*, nor may be in the making."""
+    """Remove replaced and abandoned trees in *base*, except those *used* and recent ones."""
     try:
         with os.scandir(base) as entries:
             for entry in entries:
-                # Whoever has just been using the replaced one must not see it vanish.
+                # A replaced tree must not vanish while a process still uses it.
                 other = entry.name.startswith(prefix) and entry.name not in used
                 if other and time.time() - entry.stat(follow_symlinks=False).st_mtime > _IN_USE_S:
                     _discard(entry.path)
@@ -197,7 +197,7 @@ def _discard(path: str) -> None:
 
 
 def make_private(path: str) -> None:
-    """Make the directory *path*, this user's own and closed to others. Raises OSError if it is not that."""
+    """Make *path* a directory of this user's, closed to others. Raises OSError if it is not one then."""
     make_directory(path, 0o700)
     above = os.stat(os.path.dirname(path)).st_mode
     if not is_private(path) or (above & 0o002 and not above & 0o1000):
@@ -205,13 +205,13 @@ def make_private(path: str) -> None:
 
 
 def is_private(path: str) -> bool:
-    """Whether *path* is this user's own directory, no link, and closed to everybody else. Raises OSError."""
+    """Whether *path* is a directory, not a link, that is this user's and closed to others. Raises OSError."""
     found = os.lstat(path)
     return found.st_mode == 0o40700 and found.st_uid == os.geteuid()
 
 
 def make_directory(path: str, mode: int) -> None:
-    """Make the directory *path*, unless it is there. Raises OSError."""
+    """Make the directory *path*, unless it exists. Raises OSError."""
     try:
         os.mkdir(path, mode)
     except FileExistsError:

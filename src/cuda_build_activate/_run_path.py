@@ -1,4 +1,4 @@
-"""Run paths: what the linker is told, so that what is built finds the toolkit's libraries when it is loaded."""
+"""Run paths: linker options that let what is built find the toolkit's libraries when it is loaded."""
 
 import os
 
@@ -13,15 +13,15 @@ DEEPEST = 6
 
 
 def response(directories: "Iterable[str]") -> bytes:
-    """The linker option for *directories*, relative to site-packages, as seen from every depth, nearest first."""
+    """The response file's content: run paths to *directories* in site-packages, from every depth, nearest first."""
     paths = [f"$ORIGIN/{'../' * depth}{directory}" for depth in range(DEEPEST + 1) for directory in directories]
     return f"-rpath={':'.join(paths)}\n".encode()
 
 
 def variables(environ: "Mapping[str, str]", mode: str, root: str, active: str) -> "dict[str, str]":
-    """LDFLAGS and LD_RUN_PATH, each where it is to be set: for *mode* in *root*, and of *active* and *root* no more.
+    """What to set LDFLAGS and LD_RUN_PATH to: *mode*'s run paths to *root*, and no others to *root* or *active*.
 
-    mode: ``relative``, ``absolute``, or empty, which removes what the others have set. What was there besides stays.
+    mode: ``relative``, ``absolute``, or empty, which only removes. Everything else in the two variables stays.
     """
     flag, paths = _told(root, mode) if mode else ("", [])
     flags, run_path = environ.get("LDFLAGS", ""), environ.get("LD_RUN_PATH", "")
@@ -40,18 +40,18 @@ def variables(environ: "Mapping[str, str]", mode: str, root: str, active: str) -
 
 
 def _told(root: str, mode: str) -> "tuple[str, list[str]]":
-    """What *mode* adds to LDFLAGS, and to LD_RUN_PATH."""
+    """What *mode* adds to LDFLAGS and to LD_RUN_PATH."""
     import shlex  # seldom needed, and it imports re
 
     if mode == "absolute":
-        # CMake and Meson remove at installation each run path that they have set for the build, by its spelling.
+        # The final "." keeps it: CMake and Meson, when they install, remove a run path that they set, by its spelling.
         path = os.path.join(root, "lib64", ".")
         return f"-Xlinker {shlex.quote(f'-rpath={path}')}", [path]
-    # gcc and nvcc both know -Xlinker; a file, because make takes $ORIGIN for a variable of its own, as do shells.
+    # gcc and nvcc both accept -Xlinker. It names a file, because make and shells would expand $ORIGIN.
     file = os.path.join(root, RESPONSE_FILE)
     try:
         with open(file, encoding="ascii") as opened:
             paths = opened.read().strip().removeprefix("-rpath=").split(":")
-    except OSError:  # of another version of this package, or gone
+    except OSError:  # it was made by another version of this package, or is gone
         paths = []
     return f"-Xlinker {shlex.quote(f'@{file}')}", paths

@@ -1,9 +1,9 @@
-"""Stable paths: the same path for the toolkit of each temporary environment, so that compile caches hit.
+"""Stable paths: temporary environments see the same toolkit at the same path, so that compile caches hit.
 
 An isolated build environment has a random path. Its root gets another one, ``<base>/<toolkit>/<slot>``: a link to it,
-through which everything sees the toolkit. *base* is private to the user; *toolkit* follows from what is installed; a
-*slot* is free again when the environment that it leads to is gone. So two builds of the same components, one after the
-other, see their toolkit at the same path, and two at once never share one.
+through which all tools see the toolkit. *base* is private to the user. *toolkit* depends on what is installed. A *slot*
+becomes free when the environment that it leads to is gone. So consecutive builds with the same components see their
+toolkit at the same path, and concurrent ones never share a path.
 """
 
 import os
@@ -22,7 +22,7 @@ _COMPILER = "bin/nvcc"
 
 
 def claim(root: str, toolkit: Toolkit, base: str) -> str:
-    """Let a path below *base*, a private directory, lead to *root* from now on, and return it. Raises OSError."""
+    """Make a path below *base*, a private directory, lead to *root*, and return it. Raises OSError."""
     installed = "\0".join(f"{name} {version}" for name, version in sorted(versions(toolkit.entries).items()))
     directory = os.path.join(base, fingerprint([installed])[-7:])
     lock = _lock(os.path.join(base, ".lock"))
@@ -42,7 +42,7 @@ def claim(root: str, toolkit: Toolkit, base: str) -> str:
 
 
 def _free(directory: str, name: str, root: str) -> str:
-    """The path in *directory* that leads to *root* already, or else the first that leads to no living environment."""
+    """The path in *directory* that leads to *root* already, or else the first that leads to no existing root."""
     free, number = "", 0
     while True:
         path = os.path.join(directory, f"{name}.{number}" if number else name)
@@ -60,7 +60,7 @@ def _leads_to(path: str, root: str) -> bool:
 
 
 def _lock(path: str) -> int:
-    """Lock *path* and return its descriptor, which unlocks it when it is closed. Raises OSError."""
+    """Lock *path* and return its file descriptor; closing that unlocks it. Raises OSError."""
     import fcntl  # not on Windows
 
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -77,7 +77,7 @@ def _lock(path: str) -> int:
 
 
 def _sweep(base: str, used: str) -> None:
-    """Remove what leads nowhere, and directories that are empty then."""
+    """Remove links that lead nowhere, and then empty directories."""
     for name in os.listdir(base):
         directory = os.path.join(base, name)
         if directory != used and os.path.isdir(directory):
@@ -92,9 +92,9 @@ def _sweep(base: str, used: str) -> None:
 
 
 def _settle(root: str, toolkit: Toolkit) -> None:
-    """Replace the link to nvcc by a copy with a time that follows from its content. Raises OSError.
+    """Replace the link to nvcc with a copy whose modification time depends only on its content. Raises OSError.
 
-    A compile cache compares time and size of the compiler, and pip gives each file the time of its installation.
+    Compile caches compare the compiler's time and size, and pip gives each file the time of its installation.
     """
     compiler = os.path.join(root, _COMPILER)
     changed = _time_of_compiler(toolkit) if os.path.islink(compiler) else 0
@@ -111,7 +111,7 @@ def _settle(root: str, toolkit: Toolkit) -> None:
 
 
 def _remember(own: str, path: str) -> None:
-    """Let the stamp of the root *own* say by which path it is to be activated, if it can be written."""
+    """Record in the stamp of the root *own* the path to activate it by, if the stamp can be written."""
     stamp = os.path.join(own, STAMP)
     try:
         with open(stamp, "rb") as file:
@@ -122,7 +122,7 @@ def _remember(own: str, path: str) -> None:
 
 
 def _replace(path: str, mode: int, write: "Callable[[BinaryIO], object]") -> None:
-    """Replace the file *path* by what *write* writes, or leave it as it is. Raises what that raises."""
+    """Replace the file *path* with what *write* writes, or leave it unchanged. Raises OSError, or *write*'s error."""
     new = f"{path}.{os.getpid()}"
     try:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as file:
@@ -135,7 +135,7 @@ def _replace(path: str, mode: int, write: "Callable[[BinaryIO], object]") -> Non
 
 
 def _time_of_compiler(toolkit: Toolkit) -> int:
-    """A time that follows from the hash of nvcc, as its distribution records it; 0 if it does not."""
+    """A time computed from nvcc's hash in its distribution's RECORD; 0 if that has none."""
     for entry in toolkit.entries:
         version = versions([entry]).get("nvidia_cuda_nvcc")
         try:

@@ -1,4 +1,4 @@
-"""What is installed: the toolkit of an environment, the directories of its components and products, their versions."""
+"""What is installed: an environment's toolkit, where its components and products lie, and their versions."""
 
 import os
 
@@ -6,8 +6,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-WINDOWS = os.name == "nt"  # where every module reads it, when it needs it: tests pretend
-OFF = ("0", "off", "false", "no")  # how a variable switches something off
+WINDOWS = os.name == "nt"  # all modules read it here, at the time of use: tests change it
+OFF = ("0", "off", "false", "no")  # values that switch something off
 HEADER = "cuda_runtime_api.h"  # without it nothing can be built
 
 
@@ -24,7 +24,7 @@ class Directory:
         self.seen = seen
 
 
-# CUDA 11 and 12 have a directory per component, later ones one for all of them, nvidia/cu13.
+# CUDA 11 and 12 have a directory per component. Later versions have one for all, such as nvidia/cu13.
 COMPONENTS = (
     Directory("nvidia/cuda_runtime", seen="nvidia-cuda-runtime-cu12 12.9.79"),
     Directory("nvidia/cuda_nvcc", seen="nvidia-cuda-nvcc-cu12 12.9.86"),
@@ -49,7 +49,7 @@ COMPONENTS = (
     Directory("nvidia/nvtx", seen="nvidia-nvtx-cu12 12.9.79"),
 )
 
-# Products whose wheels lie beside the toolkit's directory.
+# Products whose files lie beside the toolkit's directory.
 PRODUCTS = (
     Directory("nvidia/cudnn", seen="nvidia-cudnn-cu13 9.28.0.42"),
     Directory("nvidia/nccl", seen="nvidia-nccl-cu13 2.32.3"),
@@ -62,8 +62,8 @@ class Toolkit:
     """A CUDA toolkit installed as wheels.
 
     major: CUDA's major version. entries: the `sys.path` entries that hold its components and products, in order.
-    wheels: the directory of its components in the first entry that has the compiler, or any.
-    nvcc: whether one has the compiler.
+    wheels: its components' directory, in the first entry that has the compiler, or else in the first.
+    nvcc: whether it has the compiler.
     """
 
     __slots__ = ("entries", "major", "nvcc", "wheels")
@@ -81,7 +81,8 @@ def nvcc_name() -> str:
 
 
 def find(paths: "Iterable[object]", major: "int | None" = None) -> "Toolkit | None":
-    """Find the toolkit on *paths*: of several majors the newest with nvcc, or else the newest; or *major* alone.
+    """Find the toolkit on *paths*; None if there is none. Of several major versions, the newest with nvcc wins, or else
+    the newest. With *major*, consider only that one.
 
     Looks at the file system and never at `nvidia.__path__`: some CUDA 12 wheels ship an `nvidia/__init__.py`, which
     hides the namespace package's other parts.
@@ -92,11 +93,11 @@ def find(paths: "Iterable[object]", major: "int | None" = None) -> "Toolkit | No
         nvidia = os.path.join(entry, "nvidia")
         try:
             names = os.listdir(nvidia)
-        except (OSError, ValueError):  # ValueError: a null character
+        except (OSError, ValueError):  # ValueError: the path has a null character
             names = []
         # The one product whose wheel lies outside nvidia/ (cutensor-cu13 2.8.1).
         if names or os.path.isdir(os.path.join(entry, "cutensor")):
-            # Fedora's venvs have lib64 and lib on sys.path, a link and what it points to.
+            # Fedora's venvs have both lib and lib64, a link to lib, on sys.path.
             identity = os.stat(entry)
             if entries.setdefault((identity.st_dev, identity.st_ino), entry) != entry:
                 continue
@@ -114,10 +115,10 @@ def find(paths: "Iterable[object]", major: "int | None" = None) -> "Toolkit | No
 
 
 def _toolkits(nvidia: str, names: "list[str]") -> "Iterator[tuple[int, str]]":
-    """Each toolkit's major version and directory of components, for the *names* in the directory *nvidia*."""
+    """Each toolkit's major version and components' directory; *names* is what the directory *nvidia* holds."""
     for name in names:
         directory = os.path.join(nvidia, name)
-        if name.startswith("cu") and name[2:].isdecimal():  # cu13, and not cublas
+        if name.startswith("cu") and name[2:].isdecimal():  # cu13, not cublas
             yield int(name[2:]), directory
         elif name == "cuda_runtime" and not WINDOWS:  # CUDA 11 and 12: a directory per component, and no nvcc
             try:
@@ -131,14 +132,14 @@ def _toolkits(nvidia: str, names: "list[str]") -> "Iterator[tuple[int, str]]":
 
 
 def components(toolkit: Toolkit) -> "tuple[str, ...]":
-    """The directories, relative to a `sys.path` entry, that *toolkit*'s components may lie in."""
+    """The directories that may hold *toolkit*'s components, relative to a `sys.path` entry."""
     if toolkit.major < 13:
         return tuple(component.path for component in COMPONENTS)
     return (f"nvidia/cu{toolkit.major}",)
 
 
 def versions(entries: "list[str]") -> "dict[str, str]":
-    """The version of each NVIDIA distribution that is installed in *entries*, by its normalized name."""
+    """The version of each NVIDIA distribution installed in *entries*, by its normalized name."""
     found: dict[str, str] = {}
     for entry in entries:
         try:
@@ -154,12 +155,12 @@ def versions(entries: "list[str]") -> "dict[str, str]":
 
 
 def minor_version(version: str) -> str:
-    """13.4 of 13.4.92."""
+    """13.4 for 13.4.92."""
     return ".".join(version.split(".")[:2])
 
 
 def toolkit_version(toolkit: Toolkit, installed: "Mapping[str, str]") -> "str | None":
-    """nvcc's version, or else the runtime's, or else what its header says."""
+    """nvcc's version, or else the runtime's, or else what its header says; None if that is unknown."""
     suffix = f"_cu{toolkit.major}" if toolkit.major < 13 else ""
     for distribution in ("nvidia_cuda_nvcc", "nvidia_cuda_runtime"):
         if installed.get(distribution + suffix, "").startswith(f"{toolkit.major}."):
@@ -174,5 +175,5 @@ def toolkit_version(toolkit: Toolkit, installed: "Mapping[str, str]") -> "str | 
 
 def fingerprint(words: "list[str]") -> str:
     """A short name for *words*, the same in every process and on every machine."""
-    # hash() differs from run to run, and hashlib would be an import.
+    # hash() differs from run to run, and hashlib would be another import.
     return format(int.from_bytes(os.fsencode("\0".join(words)), "big") % (2**61 - 1), "x")

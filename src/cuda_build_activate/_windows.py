@@ -1,8 +1,8 @@
-"""Where a root is on Windows, where a link to a directory takes a privilege: the root is a directory of hard links.
+"""Where a root is on Windows. It is a directory of hard links, since a link to a directory needs a privilege there.
 
-It cannot be replaced in one step, nor at all while a file in it is open, a program that runs included. So the new one
-takes the place of the old one if that can be moved away, and a name with a number if not: `cu13`, or `cu13.1`, ... The
-stamp in each says which is current.
+It cannot be replaced in one step, nor at all while a file in it is open, as that of a running program. If the old root
+can be moved away, the new one takes its place; if not, the new one gets a number: `cu13.1`, ... The stamp in each says
+which is current.
 """
 
 import os
@@ -11,11 +11,11 @@ import time
 from cuda_build_activate import STAMP
 
 _NAMES = 10
-_PATIENCE_S = 1.0  # for a virus scanner that looks at what was written
+_PATIENCE_S = 1.0  # for a virus scanner that opens new files
 
 
 def current(root: str, entry: str) -> str:
-    """The directory by the name of *root* that is as what it was made from, in *entry*; empty if there is none."""
+    """*root* or the first of its alternatives that matches what it was made from in *entry*; empty if none does."""
     for path in _names(root):
         try:
             with open(os.path.join(path, STAMP), "rb") as file:
@@ -28,9 +28,9 @@ def current(root: str, entry: str) -> str:
 
 
 def put(tree: str, root: str, aside: str) -> str:
-    """Rename *tree* to *root*, or to the first name like it that can be had, and return that. Raises OSError.
+    """Rename *tree* to *root*, or to its first available alternative, and return that path. Raises OSError.
 
-    What was there is called *aside* then. Nobody uses it any more, or it could not have been renamed.
+    What was there is renamed to *aside*. Nothing uses it, or it could not have been renamed.
     """
     for path in _names(root):
         try:
@@ -41,27 +41,28 @@ def put(tree: str, root: str, aside: str) -> str:
             continue
         try:
             _rename(tree, path)
-        except FileExistsError:  # another process was faster
+        except FileExistsError:  # another process was first
             pass
         except OSError:
             if os.path.isdir(aside):
                 os.rename(aside, path)
             raise
         return path
-    raise OSError(f"{root}, and all that could be in its place, are in use")
+    raise OSError(f"{root} and all alternatives to it are in use")
 
 
 def _names(root: str) -> "list[str]":
+    """*root* and its alternatives."""
     return [root, *(f"{root}.{number}" for number in range(1, _NAMES))]
 
 
 def _time(directory: str) -> str:
-    """The time of *directory* as a stamp has it."""
+    """*directory*'s time, as a stamp records it."""
     return str(os.path.exists(directory) and os.stat(directory).st_mtime_ns)
 
 
 def _rename(tree: str, path: str) -> None:
-    """Rename *tree*; wait a little if something has just opened a file in it."""
+    """Rename *tree*; retry for a moment if something has opened a file in it."""
     until = time.monotonic() + _PATIENCE_S
     while True:
         try:

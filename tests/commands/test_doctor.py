@@ -257,8 +257,8 @@ def test_remedies(healthy: VEnv, clean: dict[str, str]) -> None:
     said = healthy.python_(*FLAGS, "doctor", env=clean).stdout.splitlines()
     assert said == [
         f"activated CUDA 13.4.92 with nvcc: {healthy.root}",
-        "error: nvcc is there, and what it needs of nvidia-nvvm is not",
-        "  why: nvcc fails in the middle of a compilation",
+        "error: nvcc is installed, but not what it needs from nvidia-nvvm",
+        "  why: nvcc fails during compilation",
         '  do:  add "nvidia-nvvm==13.4.*"',
         "warning: CCCL's headers are missing",
         "  why: cuda_fp16.h, cublas_v2.h and others include them",
@@ -297,7 +297,7 @@ def test_compile_shows_what_the_compiler_said(healthy: VEnv, clean: dict[str, st
     ("version", "status", "said"),
     [
         (MIXED, 1, "error: components of different CUDA versions: nvidia-cuda-nvcc 13.0.88"),
-        (INCOMPLETE, 1, "error: nvcc is there, and what it needs of nvidia-nvvm, nvidia-cuda-crt is not"),
+        (INCOMPLETE, 1, "error: nvcc is installed, but not what it needs from nvidia-nvvm, nvidia-cuda-crt"),
         (NEWEST, 0, "nothing is wrong"),
     ],
 )
@@ -317,7 +317,7 @@ def test_cuda_12_says_that_it_has_no_compiler(offline: dict[str, str], clean: di
     venv = VEnv(tmp_path / "venv")
     venv.install("cuda-build-activate", WITHOUT_NVCC[1], index=offline)
     said = venv.python_(*FLAGS, "doctor", env=clean).stdout
-    assert "warning: the wheels of CUDA 12 contain headers and libraries, and no compiler" in said
+    assert "warning: the wheels of CUDA 12 contain headers and libraries, but no compiler" in said
 
 
 def test_compile_with_a_real_toolkit(full: VEnv, hostile: dict[str, str]) -> None:

@@ -163,9 +163,9 @@ FIRST_ADDRESS = TABLE_IN_FILE + 40
 FIRST_NAME = FIRST_ADDRESS + 4 * len(EXPORTS)
 FIRST_NUMBER = FIRST_NAME + 4 * (len(NAMES) + 1)
 NO_DLL, NO_TABLE, DAMAGED, NAMELESS = (
-    "the file is no DLL for x64 or ARM64",
-    "the file has no table of exports",
-    "the table of exports is damaged",
+    "the file is not a DLL for x64 or ARM64",
+    "the file has no export table",
+    "the export table is damaged",
     "the DLL exports nothing by name",
 )
 BROKEN = {

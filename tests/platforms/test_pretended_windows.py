@@ -143,11 +143,11 @@ def test_the_variables(site: Path) -> None:
 
 def test_what_a_path_cannot_have(tmp_path: Path) -> None:
     make(tmp_path / "a;b")
-    assert "no toolkit works where ';' is in the path" in activate([tmp_path / "a;b"], {}).reason
+    assert "no toolkit works in a path with ';'" in activate([tmp_path / "a;b"], {}).reason
     site = tmp_path / "a%20b%NAME%c$[d]"
     make(site)
     assert activate([site], {"20b": ""}).root == str(own(site))
-    assert "no toolkit works where '%NAME%' is in the path" in activate([site], {"NAME": "x"}).reason
+    assert "no toolkit works in a path with '%NAME%'" in activate([site], {"NAME": "x"}).reason
     assert activate([site], {"20b": "x"}).code == "unusable-path"
 
 
@@ -209,7 +209,7 @@ def test_all_roots_in_use(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_use(monkeypatch, root, own(site, "cu13.1"))
     done = activate([site], {})
     assert done.root == str(site / "nvidia/cu13")
-    assert f"{root}, and all that could be in its place, are in use" in done.reason
+    assert f"{root} and all alternatives to it are in use" in done.reason
     assert trees(site) == []
 
 
@@ -310,7 +310,7 @@ def test_the_doctor(site: Path, tmp_path: Path) -> None:
     for name in ("nvvm/bin/cicc.exe", "lib/x64/cudart_static.lib"):
         (site / "nvidia/cu13" / name).unlink()
     (finding,) = _doctor.findings(environ, [str(site)])
-    assert finding.seen == "nvcc is there, and what it needs of nvidia-nvvm, nvidia-cuda-runtime is not"
+    assert finding.seen == "nvcc is installed, but not what it needs from nvidia-nvvm, nvidia-cuda-runtime"
 
 
 def test_the_doctor_compiles(site: Path) -> None:

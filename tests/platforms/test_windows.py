@@ -497,4 +497,4 @@ def test_a_path_with_the_name_of_a_variable(windows: Windows, tmp_path: Path) ->
     assert activated(windows, site)[0] == on_z(site / "cuda-build-activate" / "cu13")
     root, reason = activated(windows, site, env={"NAME": "x"})
     assert root is None
-    assert "no toolkit works where '%NAME%' is in the path" in reason
+    assert "no toolkit works in a path with '%NAME%'" in reason

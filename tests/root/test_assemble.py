@@ -368,7 +368,7 @@ def test_a_file_system_without_modes(site: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "mkdir", make)
     activation = activate([site], {"PATH": ""})
     assert activation.root == str(site / "nvidia" / "cu13")
-    assert f"everybody could write to {site}/cuda-build-activate/.cu13." in activation.reason
+    assert f"any user could write to {site}/cuda-build-activate/.cu13." in activation.reason
     assert os.listdir(site / "cuda-build-activate") == []
 
 

@@ -85,7 +85,7 @@ def test_a_switch_that_is_none(site: Path, switch: str) -> None:
 def test_a_chosen_compiler_wins(site: Path) -> None:
     make_toolkit(site)
     environ = {"CUDACXX": "/opt/cuda/bin/nvcc"}
-    assert "CUDACXX chooses /opt/cuda/bin/nvcc" in activate([site], environ).reason
+    assert "CUDACXX is set to /opt/cuda/bin/nvcc" in activate([site], environ).reason
     assert environ == {"CUDACXX": "/opt/cuda/bin/nvcc"}
 
 
@@ -145,7 +145,7 @@ def test_a_toolkit_without_nvcc_displaces_nothing(site: Path, tmp_path: Path) ->
     settings = [("PATH", str(nvcc.parent)), *((name, "/opt/cuda") for name in ROOT_VARIABLES)]
     for name, value in settings:
         environ = {name: value}
-        assert "without nvcc in this environment, and " in activate([site], environ).reason
+        assert "without nvcc does not displace " in activate([site], environ).reason
         assert environ == {name: value}
     make_toolkit(tmp_path / "outer")
     environ = {}
@@ -219,14 +219,14 @@ def test_search_path_and_environment_by_default(site: Path, monkeypatch: pytest.
             {"CUDA_BUILD_ACTIVATE": "maybe"},
             1,
             "bad-switch",
-            "CUDA_BUILD_ACTIVATE='maybe' is neither a switch nor a CUDA major version",
+            "CUDA_BUILD_ACTIVATE='maybe' is neither on nor off nor a CUDA major version",
         ),
-        ({"CUDACXX": "/opt/bin/nvcc"}, 2, "compiler-chosen", "CUDACXX chooses /opt/bin/nvcc"),
+        ({"CUDACXX": "/opt/bin/nvcc"}, 2, "compiler-chosen", "CUDACXX is set to /opt/bin/nvcc"),
         (
             {"CUDACXX": "/opt/cu13/bin/nvcc", "CUDA_BUILD_ACTIVATE_ROOT": "/opt/cu14"},
             2,
             "compiler-chosen",
-            "CUDACXX chooses /opt/cu13/bin/nvcc",
+            "CUDACXX is set to /opt/cu13/bin/nvcc",
         ),
         ({"CUDA_BUILD_ACTIVATE": "12"}, 5, "no-toolkit", "no CUDA toolkit in this environment"),
         ({"PATH": "/" + "x" * LONGEST}, 3, "too-long", "PATH would be too long"),
@@ -265,10 +265,10 @@ def test_decisions_without_nvcc(site: Path, tmp_path: Path) -> None:
     assert activate([site], {"CUDA_HOME": ""}).root == root
     assert activate([site], {"CUDA_HOME": "", "CUDA_BUILD_ACTIVATE_ROOT": "/opt/cu13"}).root == root
     nvcc = script(tmp_path / "bin" / "nvcc", "exit 1")
-    there = "nothing activated: there is CUDA 13 without nvcc in this environment, and "
+    start = "nothing activated: CUDA 13 without nvcc does not displace "
     for name, value, seen in (("PATH", f"/bin:{nvcc.parent}", nvcc), ("CUDA_HOME", "/opt", "CUDA_HOME=/opt")):
         done = activate([site], {name: value})
-        assert (done.rule, done.code, done.reason) == (4, "not-displaced", f"{there}{seen}")
+        assert (done.rule, done.code, done.reason) == (4, "not-displaced", f"{start}{seen}")
 
 
 def test_a_marker_that_is_no_root_of_ours(site: Path) -> None:
@@ -291,7 +291,7 @@ def test_a_path_in_which_no_toolkit_works(tmp_path: Path) -> None:
     done = activate([tmp_path / "a;b$"], {"CUDA_BUILD_ACTIVATE_STABLE_PATH": "off"})
     assert (done.rule, done.code) == (3, "unusable-path")
     root = f"{tmp_path}/a;b$/cuda-build-activate/cu13"
-    assert done.reason == f"nothing activated: no toolkit works where '$' is in the path: {root}"
+    assert done.reason == f"nothing activated: no toolkit works in a path with '$': {root}"
 
 
 def test_what_everybody_can_write_to(site: Path) -> None:
@@ -300,7 +300,7 @@ def test_what_everybody_can_write_to(site: Path) -> None:
     (wheels / "bin").chmod(0o777)
     done = activate([site], {})
     assert (done.rule, done.code) == (3, "open-to-others")
-    assert done.reason == f"nothing activated: everybody can write to {wheels}/bin"
+    assert done.reason == f"nothing activated: any user can write to {wheels}/bin"
 
 
 def test_no_root_can_be_made(site: Path, tmp_path: Path) -> None:
@@ -457,7 +457,7 @@ def test_what_a_start_tells(
     assert told("yes", str(site)) == line
     make_toolkit(tmp_path / "line\nbreak")
     assert told("1", str(tmp_path / "line\nbreak")).splitlines() == [
-        r"cuda-build-activate: nothing activated: no toolkit works where '\\n' is in the path: "
+        r"cuda-build-activate: nothing activated: no toolkit works in a path with '\\n': "
         rf"{tmp_path}/line\nbreak/cuda-build-activate/cu13"
     ]
     make_toolkit(tmp_path / "é")

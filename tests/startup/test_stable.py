@@ -206,7 +206,7 @@ def test_info_and_doctor(env: VEnv, stable: dict[str, str], base: Path) -> None:
     described = json.loads(env.python_(*command, "doctor", "--json", env={**stable, NAME: "here"}).stdout)
     (found,) = described["findings"]
     assert (found["code"], found["severity"]) == ("no-stable-path", "warning")
-    assert found["seen"] == f"{NAME}='here' is neither off nor the absolute path of a directory"
+    assert found["seen"] == f"{NAME}='here' is neither off nor a usable absolute path"
     assert described["healthy"]
 
 
