@@ -19,19 +19,19 @@ from cuda_build_activate._shells import SHELLS, undone
 from cuda_build_activate._toolkit import find, versions
 
 DESCRIPTION = """\
-The CUDA toolkit that pip or uv installed into this Python environment, as the startup hook of cuda-build-activate sees
-it, and whether what was built with it will find its libraries. Exit status: 0 all is well, 1 it is not (nothing is
-activated, an error was found, a wheel cannot be repaired), 2 the command line is wrong, or a wheel cannot be read; run:
-that of its command."""
+Show and use the CUDA toolkit that pip or uv installed into this Python environment, find out what is wrong with it, and
+check whether wheels will find their CUDA libraries. Exit status: 0 success; 1 nothing is activated, an error was found,
+a wheel cannot be repaired, or there is no recipe; 2 the command line is wrong, or a wheel cannot be read. run exits
+with its command's status."""
 EXAMPLES = """\
 examples:
   cuda-build-activate doctor --compile        why does my build fail?
-  eval "$(cuda-build-activate env)"           this toolkit for the rest of this shell
+  eval "$(cuda-build-activate env)"           use this toolkit in this shell from now on
   cuda-build-activate env --shell github >> "$GITHUB_ENV"
-  cuda-build-activate run -- cmake -B build   this toolkit for one command
-  cuda-build-activate recipe lightgbm         how do I build that with CUDA?
-  cuda-build-activate audit dist/*.whl        will it find its libraries where it is installed?
-  cuda-build-activate repair dist/*.whl       mend it, into wheelhouse/
+  cuda-build-activate run -- cmake -B build   use this toolkit for one command
+  cuda-build-activate recipe lightgbm         how do I build LightGBM with CUDA?
+  cuda-build-activate audit dist/*.whl        will this wheel find its CUDA libraries?
+  cuda-build-activate repair dist/*.whl       write one that does, to wheelhouse/
 """
 
 
@@ -41,7 +41,7 @@ def main(arguments: Union[Sequence[str], None] = None) -> int:
     try:
         status: int = options.command(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
@@ -59,43 +59,49 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(command=_info)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
 
-    info = commands.add_parser("info", help="what is activated, and why (the default)")
+    info = commands.add_parser("info", help="show what is activated, and why (the default)")
     info.add_argument("--json", action="store_true", help="print one JSON object", default=argparse.SUPPRESS)
     info.set_defaults(command=_info)
 
-    doctor = commands.add_parser("doctor", help="what is wrong, and what to do about it")
+    doctor = commands.add_parser("doctor", help="find out what is wrong, and what to do about it")
     doctor.add_argument("--json", action="store_true", help="print one JSON object", default=argparse.SUPPRESS)
     doctor.add_argument("--compile", action="store_true", help="also compile, link and inspect small programs")
     doctor.set_defaults(command=_doctor)
 
-    env = commands.add_parser("env", help="assignments for a shell to evaluate")
-    env.add_argument("--shell", choices=SHELLS, default="sh", help="for which shell (default: sh, and bash, zsh)")
-    env.add_argument("--unset", action="store_true", help="undo them: what was set before is not restored")
+    env = commands.add_parser("env", help="print assignments for a shell to evaluate")
+    env.add_argument(
+        "--shell", choices=SHELLS, default="sh", help="for which shell (default: sh, also for bash and zsh)"
+    )
+    env.add_argument("--unset", action="store_true", help="print what undoes them; earlier values are not restored")
     env.set_defaults(command=_env)
 
     run = commands.add_parser("run", help="run a command in the activated environment", usage="%(prog)s [--] CMD ...")
     run.add_argument("cmd", nargs=argparse.REMAINDER, metavar="CMD ...", help="the command and its arguments")
     run.set_defaults(command=_run)
 
-    root = commands.add_parser("root", help="print the toolkit root, one line")
+    root = commands.add_parser("root", help="print the path of the toolkit root")
     root.set_defaults(command=_root)
 
-    recipe = commands.add_parser("recipe", help="how to build another project's source distribution")
-    recipe.add_argument("project", nargs="?", help="its name on PyPI; without one, list those that are known")
+    recipe = commands.add_parser("recipe", help="show how to build another project's source distribution")
+    recipe.add_argument("project", nargs="?", help="its name on PyPI; if omitted, list all recipes")
     recipe.set_defaults(command=_recipe)
 
-    audit = commands.add_parser("audit", help="which CUDA libraries a wheel needs, and whether it will find them")
+    audit = commands.add_parser("audit", help="check which CUDA libraries a wheel needs, and whether it will find them")
     audit.add_argument("wheels", nargs="+", metavar="WHEEL", help="a wheel; with --installed, a distribution's name")
-    audit.add_argument("--installed", action="store_true", help="look at what is installed in this environment")
+    audit.add_argument("--installed", action="store_true", help="audit what is installed in this environment")
     prints = audit.add_mutually_exclusive_group()
     prints.add_argument("--json", action="store_true", help="print one JSON object", default=argparse.SUPPRESS)
     prints.add_argument("--requirements", action="store_true", help="print the requirements to declare")
-    prints.add_argument("--exclude", action="store_true", help="print the options that keep auditwheel from bundling")
+    prints.add_argument(
+        "--exclude", action="store_true", help="print the options that keep auditwheel from bundling CUDA's libraries"
+    )
     audit.set_defaults(command=_audit)
 
     repair = commands.add_parser("repair", help="write a wheel that finds its CUDA libraries")
     repair.add_argument("wheels", nargs="+", metavar="WHEEL")
-    repair.add_argument("-w", "--wheel-dir", metavar="DIR", default="wheelhouse", help="where to (default: wheelhouse)")
+    repair.add_argument(
+        "-w", "--wheel-dir", metavar="DIR", default="wheelhouse", help="where to write (default: wheelhouse)"
+    )
     repair.set_defaults(command=_repair)
     return parser
 
@@ -139,7 +145,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _components(entries: list[str]) -> list[dict[str, Any]]:
-    """The distributions of the toolkit and its products, with the programs and libraries among each one's files."""
+    """The distributions of the toolkit and its products, each with its programs, libraries and number of headers."""
     found = []
     for name, version in versions(entries).items():
         programs, libraries, headers = set(), set(), 0
@@ -177,7 +183,10 @@ def _doctor(options: argparse.Namespace) -> int:
     passed: list[str] = []
     if options.compile:
         for result in prove(activation, os.environ):
-            (found if isinstance(result, Finding) else passed).append(result)  # type: ignore[arg-type]  # by its type
+            if isinstance(result, Finding):
+                found.append(result)
+            else:
+                passed.append(result)
     errors = any(finding.severity == "error" for finding in found)
     if options.json:
         described = {
@@ -233,7 +242,7 @@ def _repair(options: argparse.Namespace) -> int:
 
 
 def _wheel_commands(command: str) -> Union[ModuleType, None]:
-    """The module with the commands for wheels, which needs what the extra wheel installs."""
+    """The module with the commands for wheels; None, with a message, if the extra wheel is not installed."""
     try:
         return importlib.import_module("cuda_build_activate._wheel_commands")
     except ModuleNotFoundError as error:
@@ -256,7 +265,7 @@ def _env(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     command = options.cmd[1:] if options.cmd[:1] == ["--"] else options.cmd
     if not command:
-        return _complain("run: which command?", 2)
+        return _complain("run: give a command, such as: cuda-build-activate run -- cmake -B build", 2)
     activation = _activated()
     if activation is None:
         return 1
@@ -265,7 +274,7 @@ def _run(options: argparse.Namespace) -> int:
     if path is None:
         return _complain(f"run: {command[0]}: command not found", 127)
     try:
-        if os.name == "nt":  # where exec returns to the shell at once
+        if os.name == "nt":  # there, exec would return to the shell at once
             import subprocess
 
             return subprocess.run([path, *command[1:]], env=environ, check=False).returncode
@@ -296,7 +305,7 @@ def _complain(text: str, status: int = 1) -> int:
 
 
 def _write(text: str) -> None:
-    """Print *text*, with paths as they are: not every one is text in the locale's encoding."""
+    """Print *text* with paths unchanged, even those that are not text in the locale's encoding."""
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
 
 

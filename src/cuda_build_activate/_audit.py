@@ -1,4 +1,4 @@
-"""Whether what was built will find its CUDA libraries where it is installed: findings about a wheel, as data."""
+"""Whether a wheel will find its CUDA libraries where it is installed: findings, as data."""
 
 import importlib.metadata
 import posixpath
@@ -16,16 +16,16 @@ from cuda_build_activate._doctor import Finding
 from cuda_build_activate._libraries import DRIVER, LIBRARIES, Library
 from cuda_build_activate._wheel import Distribution, File
 
-# A requirement that is not installed here, and may require CUDA's libraries itself.
+# The name of a requirement that may itself require CUDA's libraries, if it is not installed here.
 _MAY_REQUIRE_CUDA = re.compile(r"cu\d\d|cuda|cupy|jax|nvidia|rapids|torch")
-_MOST = 3  # files that a finding names
+_MOST = 3  # names that a finding lists
 
 
 class Need(NamedTuple):
     """A library of CUDA that a file needs.
 
-    owners: the rows of LIBRARIES that may have it: those of one distribution, or it is not known of which. required: by
-    which requirement that will be installed, or "". found: why the loader finds it, or "".
+    owners: the rows of LIBRARIES that may have it; of several distributions, if it is unknown which. required: the
+    requirement that will install it, or "". found: why the loader finds it, or "".
     """
 
     soname: str
@@ -40,12 +40,12 @@ class Need(NamedTuple):
 
     @property
     def distribution(self) -> str:
-        """The distribution that has it; several, by "or", if it is not known which."""
+        """The distribution that has it; several, joined by "or", if it is unknown which."""
         return " or ".join(dict.fromkeys(row.distribution for row in self.owners))
 
 
 class Judgement(NamedTuple):
-    """Of a `Finding` what does not depend on the file; "{}" in the remedy is for the requirements."""
+    """What does not depend on the file in a `Finding`; "{}" in the remedy stands for the requirements."""
 
     code: str
     severity: str
@@ -54,12 +54,12 @@ class Judgement(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was found: cuda is the major version of CUDA that the wheel was built with, None if it does not tell."""
+    """The result of an audit. cuda: the CUDA major version that the wheel was built with, or None if unknown."""
 
     distribution: Distribution
     cuda: Union[int, None]
-    needs: dict[str, list[Need]]  # by the name of the file
-    not_required: list[tuple[File, Need]]  # what nothing installs, and should
+    needs: dict[str, list[Need]]  # by file name
+    not_required: list[tuple[File, Need]]  # what nothing installs, but something should
     findings: list[Finding]
 
     @property
@@ -68,7 +68,7 @@ class Report(NamedTuple):
 
 
 def audit(distribution: Distribution) -> Report:
-    """What is wrong with *distribution*."""
+    """Find out what *distribution* needs of CUDA, and what is wrong."""
     cuda = _cuda(distribution)
     provided = _Provided(distribution.required)
     needs = _needs(distribution, cuda, provided)
@@ -94,7 +94,7 @@ def audit(distribution: Distribution) -> Report:
 
 
 def directories(file: File) -> list[str]:
-    """Where the loader looks for what *file* needs, relative to site-packages: by the relative part of its run path."""
+    """Where the loader looks for what *file* needs, relative to site-packages: the relative part of its run path."""
     place = posixpath.dirname(file.place)
     return [
         posixpath.normpath(posixpath.join(place, re.sub(r"^\$(ORIGIN|\{ORIGIN\})/?", "", entry)))
@@ -104,26 +104,26 @@ def directories(file: File) -> list[str]:
 
 
 def is_relative(entry: str) -> bool:
-    """Whether *entry* of a run path is relative to the file that it stands in."""
+    """Whether *entry*, of a run path, is relative to the file that has it."""
     return re.match(r"\$(ORIGIN|\{ORIGIN\})(/|$)", entry) is not None
 
 
 def requirement(need: Need) -> str:
-    """The line to declare for *need*; of several owners all that may be meant, by "or"."""
+    """The requirement to declare for *need*; if its owner is unknown, all candidates, joined by "or"."""
     return " or ".join(dict.fromkeys(f'"{_line(need, row)}"' for row in need.owners))
 
 
 def _line(need: Need, row: Library) -> str:
-    """The line to declare for *need*, if it is the library of *row*.
+    """The requirement to declare for *need*, if it is the library of *row*.
 
-    From the minor version on that is installed here, where the wheel was built: a library may have functions that the
-    last one had not. Otherwise the major version, which is in the soname or goes with it.
+    It starts at the minor version that is installed here, where the wheel was built: a library may have functions that
+    earlier ones lack. If none is installed, it names the major version, which the soname implies.
     """
     try:
         installed = Version(importlib.metadata.version(row.distribution)).release
     except (importlib.metadata.PackageNotFoundError, ValueError):
         installed = ()
-    if not need.is_versioned:  # any version may have another interface under that name
+    if not need.is_versioned:  # each version may have another interface under the same soname
         return f"{row.distribution}=={installed[0]}.{installed[1]}.*" if len(installed) > 1 else row.distribution
     if installed[:1] == (row.version,):
         return f"{row.distribution}>={'.'.join(map(str, installed[:2]))},<{row.version + 1}"
@@ -131,9 +131,10 @@ def _line(need: Need, row: Library) -> str:
 
 
 class _Provided:
-    """What will be installed with a distribution that has *required*, as far as that is known here.
+    """What will be installed with a distribution that requires *required*, as far as that is known here.
 
-    by: for a distribution's name the requirement that brings it. unknown: the requirements that may bring more.
+    by: the requirement that brings each distribution, by its name. direct: *required*, by name. unknown: the
+    requirements that may bring more.
     """
 
     def __init__(self, required: list[Requirement]) -> None:
@@ -154,7 +155,7 @@ class _Provided:
                     if _allows(one.specifier, row.cuda):
                         self._add(row.distribution, by)
                 continue
-            if name == "torch":  # its build decides which CUDA
+            if name == "torch":  # its build decides for which CUDA
                 for row in LIBRARIES:
                     if any(_libraries.base(row.distribution) == brought.distribution for brought in _libraries.TORCH):
                         self._add(row.distribution, by)
@@ -177,7 +178,7 @@ class _Provided:
                             self._add(other.distribution, by)
 
     def torch_loads(self, row: Library) -> bool:
-        """Whether each version of torch that is required loads *row*'s libraries when it is imported."""
+        """Whether every version of torch that is allowed loads *row*'s libraries on import."""
         torch = self.direct.get(canonicalize_name("torch"))
         for brought in _libraries.TORCH:
             if brought.distribution == _libraries.base(row.distribution) and brought.loaded is not None:
@@ -186,13 +187,13 @@ class _Provided:
 
 
 def _may_bring_more(name: str, extras: Iterable[str]) -> bool:
-    """Whether the distribution *name*, which is not installed here, may require what is not known of it."""
+    """Whether the distribution *name*, which is not installed here, may have unknown requirements of CUDA."""
     known = name == "torch" or any(name == row.distribution and not row.loads for row in LIBRARIES)
     return not known and (name not in _libraries.BRING_NONE or bool(extras)) and bool(_MAY_REQUIRE_CUDA.search(name))
 
 
 def _allows(specifier: SpecifierSet, major: int) -> bool:
-    """Whether *specifier* has a version with that *major* number."""
+    """Whether *specifier* allows a version with that *major* number."""
     for one in specifier:
         version = Version(one.version.removesuffix(".*"))
         if one.operator in ("==", "===", "~=") and version.major != major:
@@ -205,14 +206,14 @@ def _allows(specifier: SpecifierSet, major: int) -> bool:
 
 
 def _implies(specifier: SpecifierSet, other: SpecifierSet) -> bool:
-    """Whether each version of torch that *specifier* has is in *other*, too."""
+    """Whether *other* allows every version of torch that *specifier* allows."""
     named = [one.version.removesuffix(".*") for one in specifier]
     versions = [*named, *(f"2.{minor}" for minor in range(100)), *(f"2.{minor}.1" for minor in range(100))]
     return all(other.contains(version) for version in versions if specifier.contains(version, prereleases=True))
 
 
 def _cuda(distribution: Distribution) -> Union[int, None]:
-    """The major version of CUDA that *distribution* was built with, by its sonames, its name, its requirements."""
+    """The CUDA major version that *distribution* was built with, by the first evidence that names just one; or None."""
     names = [distribution.name, distribution.version, *(str(one) for one in distribution.required)]
     required = {canonicalize_name(one.name) for one in distribution.required}
     for guesses in (
@@ -249,7 +250,7 @@ def _is_installed(name: str) -> bool:
 
 
 def _by_sonames(file: File) -> Union[int, None]:
-    """The one major version of CUDA that has all the libraries which *file* needs."""
+    """The only CUDA major version that has all libraries that *file* needs; None if there is not exactly one."""
     majors = [{row.cuda for row in _libraries.owners(soname)} - {0} for soname in file.elf.needed]
     common = set.intersection(*(some for some in majors if some)) if any(majors) else set()
     return common.pop() if len(common) == 1 else None
@@ -284,7 +285,7 @@ def _found(file: File, rows: list[Library], provided: _Provided) -> str:
 
 
 def _inherited(distribution: Distribution, needs: dict[str, list[Need]]) -> dict[str, list[Need]]:
-    """*needs*, with what a file finds because all that load it have loaded that before, or have an RPATH there."""
+    """*needs*; those of a file also count as found if all that load it have loaded them, or have an RPATH to them."""
     loaders: dict[str, list[File]] = {}
     for file in distribution.files:
         for other in distribution.files:
@@ -297,7 +298,7 @@ def _inherited(distribution: Distribution, needs: dict[str, list[Need]]) -> dict
 
     return {
         name: [
-            need._replace(found="what loads this file has loaded it")
+            need._replace(found="what loads this file has loaded it before")
             if not need.found and name in loaders and all(reaches(file, need) for file in loaders[name])
             else need
             for need in found
@@ -307,11 +308,11 @@ def _inherited(distribution: Distribution, needs: dict[str, list[Need]]) -> dict
 
 
 def _sonames(needs: Iterable[Need]) -> str:
-    """The sonames by distribution: libcublas.so.13, libcublasLt.so.13 of nvidia-cublas; libnccl.so.2 of ..."""
+    """The sonames by distribution: libcublas.so.13, libcublasLt.so.13 from nvidia-cublas; libnccl.so.2 from ..."""
     groups: dict[str, list[str]] = {}
     for need in needs:
         groups.setdefault(need.distribution, []).append(need.soname)
-    return "; ".join(f"{_some(sonames)} of {owner}" for owner, sonames in groups.items())
+    return "; ".join(f"{_some(sonames)} from {owner}" for owner, sonames in groups.items())
 
 
 def _some(names: Iterable[str]) -> str:
@@ -330,7 +331,7 @@ def _requirements(judged: list[tuple[Judgement, Need, File]]) -> Iterator[Findin
 
 
 def _judged(distribution: Distribution, file: File, need: Need, provided: _Provided) -> Union[Judgement, None]:
-    """What is wrong with how *need* is required, if anything is."""
+    """What is wrong with how *need* is required, if anything."""
     names = {canonicalize_name(row.distribution) for row in need.owners}
     if need.required:
         direct = [provided.direct[name] for name in names & provided.direct.keys()]
@@ -338,22 +339,22 @@ def _judged(distribution: Distribution, file: File, need: Need, provided: _Provi
             return None
         why = f"no version that {direct[0]} allows has it"
         return Judgement("wrong-requirement", "error", why, "require {} instead")
-    if need.found == "torch loads it" and "torch" not in names:  # that torch is not required is another finding
+    if need.found == "torch loads it" and "torch" not in names:  # that torch itself is not required is another finding
         return None
     optional = [str(one) for one in distribution.optional if names & _Provided([one]).by.keys()]
     if optional:
-        why = f"only who asks for an extra gets it: {optional[0]}"
+        why = f"only an extra installs it: {optional[0]}"
         return Judgement("only-with-extra", "warning", why, "require {}, or document the extra")
     if provided.unknown:
-        why = f"it is not known whether {_some(provided.unknown)} will bring it: not installed here"
-        remedy = "audit where the requirements are installed, to know; or require {}"
+        why = f"it is unknown whether {_some(provided.unknown)} will install it: not installed here"
+        remedy = "to find out, audit where the requirements are installed; or require {}"
         return Judgement("maybe-required", "note", why, remedy)
     why = "nothing that the wheel requires installs it"
     loader = "" if need.owners[0].loads else _loader(distribution, need)
     if loader:
         why = f"{why}; {loader} looks for it"
         return Judgement("not-required", "warning", why, "require {}, or document that it is optional")
-    return Judgement("not-required", "error", why, "require {}, or: cuda-build-activate repair")
+    return Judgement("not-required", "error", why, "require {}, or run cuda-build-activate repair")
 
 
 def _run_paths(distribution: Distribution, needs: dict[str, list[Need]]) -> Iterator[Finding]:
@@ -368,7 +369,7 @@ def _run_paths(distribution: Distribution, needs: dict[str, list[Need]]) -> Iter
             f"the run path of {_some(file.place for _, file in found)} does not lead there"
         )
         paths = _some(origin(file.place, need.owners[0].directory) for need, file in found)
-        remedy = f"link with -rpath {paths}, or: cuda-build-activate repair"
+        remedy = f"link with -rpath {paths}, or run cuda-build-activate repair"
         if evidence:
             yield Finding("loaded-first", "note", seen, f"it works only after {evidence}", remedy)
         else:
@@ -376,15 +377,15 @@ def _run_paths(distribution: Distribution, needs: dict[str, list[Need]]) -> Iter
 
 
 def origin(place: str, directory: str) -> str:
-    """The run path from the file at *place* to *directory*."""
+    """The run path that leads from the file at *place* to *directory*."""
     relative = posixpath.relpath(directory, posixpath.dirname(place) or ".")
     return "$ORIGIN" if relative == "." else f"$ORIGIN/{relative}"
 
 
 def _loaded_first(distribution: Distribution, file: File, need: Need) -> str:
-    """What may have loaded *need* before *file* is loaded; "" if nothing is known to."""
+    """What may have loaded *need* before *file* is loaded, in words; "" if nothing is known."""
     if {row.directory for row in LIBRARIES if not row.loads} & set(directories(file)):
-        return ""  # it does look for CUDA by its run path, and not here
+        return ""  # its run path does lead to CUDA, but not to this
     rows = {_libraries.base(row.distribution) for row in need.owners}
     if any(one.distribution in rows and one.loaded == "" for one in _libraries.TORCH) and any(
         canonicalize_name(one.name) == "torch" for one in distribution.required
@@ -398,7 +399,7 @@ def _loaded_first(distribution: Distribution, file: File, need: Need) -> str:
 
 
 def _loader(distribution: Distribution, need: Need) -> str:
-    """The Python file that may load *need*: it loads libraries, and names this one, or uses cuda.pathfinder."""
+    """The Python file that may load *need*: it loads libraries, and names this one or uses cuda.pathfinder."""
     stem = re.sub(r"^lib|\.so.*$", "", need.soname)
     for place, text in distribution.loaders.items():
         if "load_nvidia_dynamic_lib" in text or re.search(rf"\b(lib)?{re.escape(stem)}\b", text, re.IGNORECASE):
@@ -413,8 +414,8 @@ def _elsewhere(distribution: Distribution) -> Iterator[Finding]:
     if found:
         entries = _some(entry or "the current directory (an empty entry)" for entry, _ in found)
         seen = f"the run path of {_some(place for _, place in found)} leads to {entries}"
-        why = "on another machine somebody else's libraries lie there, or nothing"
-        yield Finding("run-path-elsewhere", "warning", seen, why, "link without it, or: cuda-build-activate repair")
+        why = "another machine has other libraries there, or none"
+        yield Finding("run-path-elsewhere", "warning", seen, why, "link without it, or run cuda-build-activate repair")
 
 
 def _bundled(distribution: Distribution) -> Iterator[Finding]:
@@ -426,8 +427,8 @@ def _bundled(distribution: Distribution) -> Iterator[Finding]:
     if found:
         megabytes = sum(file.size for file in found) / 1e6
         seen = f"copies of CUDA's libraries, {megabytes:.0f} MB: {_some(file.place for file in found)}"
-        why = "others in the same process may load those of CUDA's own wheels beside them"
-        remedy = "to use those: auditwheel repair with the options of audit --exclude, and require them"
+        why = "other packages in the same process may load the same libraries from CUDA's own wheels"
+        remedy = "to use those, run auditwheel repair with the options from audit --exclude, and require them"
         yield Finding("bundled", "note", seen, why, remedy)
 
 
@@ -437,24 +438,24 @@ def _driver(distribution: Distribution) -> Iterator[Finding]:
     }
     if sonames:
         seen = f"{_some(sorted(sonames))}: needed by {_some(sonames.values())}"
-        why = "NVIDIA's driver has it, and no wheel can: without a driver this does not load"
-        yield Finding("needs-driver", "note", seen, why, "nothing, if it is for machines with a GPU")
+        why = "only NVIDIA's driver has it, never a wheel: without the driver, this does not load"
+        yield Finding("needs-driver", "note", seen, why, "nothing, if the wheel is for machines with a GPU")
 
 
 def requirements(report: Report) -> list[str]:
-    """The requirement lines that *report*'s wheel should have for CUDA. Raises ValueError where that is not known."""
+    """The requirements that *report*'s wheel should declare for CUDA. Raises ValueError if one is unknown."""
     lines = set()
     for needs in report.needs.values():
         for need in needs:
             if " or " in need.distribution:
-                raise ValueError(f"{need.soname} is in {need.distribution}: install the one that it was built with")
+                raise ValueError(f"{need.soname} is in {need.distribution}: install here the one it was built with")
             if not need.required.startswith("torch"):
                 lines.add(_line(need, need.owners[0]))
     return sorted(lines)
 
 
 def excluded(report: Report) -> list[str]:
-    """The sonames that auditwheel is to leave out of *report*'s wheel."""
+    """The sonames that auditwheel should leave out of *report*'s wheel."""
     driver = [name for file in report.distribution.files for name in file.elf.needed if DRIVER.fullmatch(name)]
     return sorted({*driver, *(need.soname for needs in report.needs.values() for need in needs)})
 
@@ -492,12 +493,12 @@ def described(report: Report) -> dict[str, Any]:
 
 
 def lines(report: Report) -> Iterator[str]:
-    """*report* for people, without its findings: files of the same content in one place share a line."""
+    """*report* as text, without its findings; files with the same needs and device code are listed together."""
     yield report.distribution.label + (f": CUDA {report.cuda}" if report.cuda else "")
     groups: dict[tuple[str, ...], list[str]] = {}
     for file in report.distribution.files:
         said = [
-            f"    {need.soname} of {need.distribution}: "
+            f"    {need.soname} from {need.distribution}: "
             f"{f'required by {need.required}' if need.required else 'not required'}; "
             f"{need.found or 'the run path does not lead there'}"
             for need in report.needs.get(file.name, [])

@@ -1,7 +1,7 @@
-"""For which GPUs a library has device code: what is in the fat binaries that nvcc puts into an ELF file.
+"""Which GPUs a library has device code for: what is in the fat binaries that nvcc puts into an ELF file.
 
-The format is not documented. It was read off what nvcc 11.8 to 13.5 write; the tests compare with NVIDIA's cuobjdump. A
-section consists of fat binaries; each has a header
+The format is undocumented. It was derived from what nvcc 11.8 to 13.5 write; the tests compare the results with those
+of NVIDIA's cuobjdump. A section consists of fat binaries; each has a header
 
     u32 0xba55ed50, u16 version (1), u16 size of this header (16), u64 size of what follows
 
@@ -10,7 +10,7 @@ and then entries, each with a header of its own
     u16 kind, u16 version, u32 size of this header, u64 size of the payload, ..., at 28: u32 architecture, ...,
     at 40: u64 flags
 
-Headers are never compressed, payloads may be: they are skipped.
+Headers are never compressed. Payloads may be, and are skipped.
 """
 
 import struct
@@ -19,7 +19,7 @@ from typing import IO, NamedTuple
 
 SECTIONS = (".nv_fatbin", "__nv_relfatbin")
 _MAGIC = 0xBA55ED50
-_KINDS = {1: "compute", 2: "sm", 8: "lto"}  # PTX, machine code, what -dlto links
+_KINDS = {1: "compute", 2: "sm", 8: "lto"}  # PTX, machine code, input for -dlto
 _ARCHITECTURE_SPECIFIC, _FAMILY_SPECIFIC = 1 << 20, 1 << 21  # sm_90a, sm_100f
 
 
@@ -34,7 +34,7 @@ class Entry(NamedTuple):
 
 
 def entries(file: IO[bytes], offset: int, size: int) -> Iterator[Entry]:
-    """The entries of the section at *offset* of *file*. Raises ValueError where it is not one of fat binaries."""
+    """The entries of the section at *offset* of *file*. Raises ValueError if its fat binaries are damaged."""
     end = offset + size
     while offset + 16 <= end:
         magic, _, header, length = struct.unpack("<IHHQ", _read(file, offset, 16))

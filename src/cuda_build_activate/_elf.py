@@ -1,4 +1,4 @@
-"""What an ELF file says of itself: the libraries that it needs, where it looks for them, and its device code."""
+"""What an ELF file says about itself: the libraries that it needs, where it looks for them, and its device code."""
 
 import os
 from typing import IO, Any, NamedTuple, cast
@@ -14,9 +14,9 @@ MAGIC = b"\x7fELF"
 class Elf(NamedTuple):
     """An ELF file.
 
-    machine: readelf's name for it, without EM_. soname: its own name, or "". needed: the sonames that it needs.
-    run_path: the directories that it gives the loader, as they are written. inherited: whether the libraries that it
-    needs are looked for there, too (DT_RPATH). device_code: such as sm_90a, or compute_90 for PTX, sorted.
+    machine: pyelftools' name for it, without EM_. soname: its own name, or "". needed: the sonames that it needs.
+    run_path: the directories where the loader looks for these, as written. inherited: whether the loader also looks
+    there for what these need (DT_RPATH). device_code: such as sm_90a, or compute_90 for PTX, sorted.
     """
 
     machine: str
@@ -28,10 +28,10 @@ class Elf(NamedTuple):
 
 
 def read(file: IO[bytes]) -> Elf:
-    """Read the ELF file *file*, and little more of it than is asked for. Raises ValueError if it is damaged."""
+    """Read the ELF file *file*, and little more of it than necessary. Raises ValueError if it is damaged."""
     try:
         return _read(file)
-    except Exception as error:  # pyelftools has no one exception for what is damaged
+    except Exception as error:  # pyelftools raises many kinds for a damaged file
         raise ValueError(str(error) or type(error).__name__) from error
 
 
@@ -43,7 +43,7 @@ def _read(file: IO[bytes]) -> Elf:
         if segment["p_offset"] + segment["p_filesz"] > size:
             raise ValueError("the file is cut short")
         for tag in cast("DynamicSegment", segment).iter_tags():
-            kind, value = tag.entry.d_tag, cast(Any, tag)  # with an attribute named after its kind
+            kind, value = tag.entry.d_tag, cast(Any, tag)  # has an attribute named after its kind
             if kind == "DT_NEEDED":
                 needed.append(value.needed)
             elif kind == "DT_SONAME":
@@ -58,7 +58,7 @@ def _read(file: IO[bytes]) -> Elf:
         if section.name in _device_code.SECTIONS and section["sh_type"] != "SHT_NOBITS"
         for entry in _device_code.entries(file, section["sh_offset"], section["sh_size"])
     }
-    run_path = paths.get("DT_RUNPATH", paths.get("DT_RPATH", ""))  # the loader ignores RPATH beside RUNPATH
+    run_path = paths.get("DT_RUNPATH", paths.get("DT_RPATH", ""))  # if there is a RUNPATH, the loader ignores RPATH
     return Elf(
         elf["e_machine"].removeprefix("EM_") if isinstance(elf["e_machine"], str) else str(elf["e_machine"]),
         soname,

@@ -1,4 +1,4 @@
-"""Which distribution has a shared library of CUDA or of its products: a table, and the questions that it answers."""
+"""Which distribution has which shared library of CUDA and its products: a table, and functions that query it."""
 
 import re
 from collections.abc import Iterable
@@ -8,10 +8,10 @@ from typing import NamedTuple, Union
 class Library(NamedTuple):
     """Some libraries of one distribution.
 
-    cuda: the major version of CUDA that it is for; 0 if that does not matter. distribution: its name. version: the
-    major version of the distribution that has them. directory: where they lie, relative to site-packages. sonames: a
-    pattern for their names. seen: a wheel that they were seen in. extra: that of cuda-toolkit which asks for the
-    distribution. loads: whether its Python package loads them, and what needs them depends on that.
+    cuda: the CUDA major version that it is for; 0 if that does not matter. distribution: its name. version: the
+    distribution's major version that has them. directory: where they lie, relative to site-packages. sonames: a pattern
+    for their names. seen: a release that has them. extra: the extra of cuda-toolkit that requires the distribution.
+    loads: whether its Python package loads them for whatever needs them.
     """
 
     cuda: int
@@ -32,8 +32,8 @@ _NVSHMEM = r"libnvshmem_host\.so\.3|nvshmem_bootstrap_\w+\.so\.3|nvshmem_transpo
 _SANITIZER = r"lib(InterceptorInjectionTarget|TreeLauncher\w+|sanitizer-(collection|public))\.so"
 _TOOLKIT = "nvidia/cu13/lib"
 
-# From CUDA 13 on the toolkit's distributions have no suffix, and one directory. Sonames are no guide to CUDA's version:
-# libcusparse.so.12 is CUDA 12's and CUDA 13's.
+# From CUDA 13 on, the toolkit's distributions have no suffix and share a directory. A soname's version is not CUDA's:
+# libcusparse.so.12 belongs to CUDA 12 and to CUDA 13.
 # fmt: off
 LIBRARIES = (
     Library(11, "nvidia-cublas-cu11", 11, "nvidia/cublas/lib", r"lib(cublas|cublasLt|nvblas)\.so\.11", "11.8.0", "cublas"),
@@ -85,7 +85,7 @@ LIBRARIES = (
     Library(11, "nvidia-nvtx-cu11", 11, "nvidia/nvtx/lib", r"libnvToolsExt\.so\.1", "11.8.0", "nvtx"),
     Library(12, "nvidia-nvtx-cu12", 12, "nvidia/nvtx/lib", r"libnv(ToolsExt|tx3interop)\.so\.1", "12.9.2.0", "nvtx"),
     Library(13, "nvidia-nvtx", 13, _TOOLKIT, r"libnvtx3interop\.so\.1", "13.5.0", "nvtx"),
-    # Products. Of these the wheel that they were seen in is named.
+    # Products. From here on, `seen` names a wheel; above, a release of cuda-toolkit.
     Library(11, "nvidia-cudnn-cu11", 9, "nvidia/cudnn/lib", _CUDNN, "nvidia-cudnn-cu11 9.10.2.21"),
     Library(12, "nvidia-cudnn-cu12", 9, "nvidia/cudnn/lib", _CUDNN, "nvidia-cudnn-cu12 9.28.0.42"),
     Library(13, "nvidia-cudnn-cu13", 9, "nvidia/cudnn/lib", _CUDNN, "nvidia-cudnn-cu13 9.28.0.42"),
@@ -107,7 +107,7 @@ LIBRARIES = (
     Library(13, "nvidia-nvimgcodec-cu13", 0, "nvidia/nvimgcodec", r"libnvimgcodec\.so\.0", "nvidia-nvimgcodec-cu13 0.9.0.20"),
     Library(13, "nvidia-nvjpeg2k-cu13", 0, "nvidia/nvjpeg2k/lib", r"libnvjpeg2k\.so\.0", "nvidia-nvjpeg2k-cu13 0.11.0.51"),
     Library(13, "nvidia-nvtiff-cu13", 0, "nvidia/nvtiff/lib", r"libnvtiff\.so\.0", "nvidia-nvtiff-cu13 0.8.0.82"),
-    # Libraries that other projects link, and that a Python package loads.
+    # Libraries that other projects link, and that their own Python packages load.
     Library(12, "libcuvs-cu12", 26, "libcuvs/lib64", r"libcuvs(_c)?\.so", "libcuvs-cu12 26.10.0", loads=True),
     Library(13, "libcuvs-cu13", 26, "libcuvs/lib64", r"libcuvs(_c)?\.so", "libcuvs-cu13 26.10.0", loads=True),
     Library(13, "libcudf-cu13", 26, "libcudf/lib64", r"libcudf\.so", "libcudf-cu13 26.10.2", loads=True),
@@ -120,7 +120,7 @@ LIBRARIES = (
 )
 # fmt: on
 
-# What the driver has, and no wheel can; libOpenCL, which a wheel has, is on each machine that has a driver for OpenCL.
+# What comes with the driver, and with no wheel, except libOpenCL: every machine with an OpenCL driver has that, too.
 DRIVER = re.compile(
     r"lib(cuda|OpenCL|nvidia-ml|nvcuvid|nvidia-encode|nvidia-opticalflow|nvidia-ptxjitcompiler|nvidia-nvvm|nvoptix|cudadebugger)"
     r"\.so\.\d+"
@@ -128,13 +128,13 @@ DRIVER = re.compile(
 
 
 class Torch(NamedTuple):
-    """What torch requires. loaded: the versions of torch that load it when they are imported; "" all, None none."""
+    """What torch requires. loaded: which versions of torch load its libraries on import; "" for all, None for none."""
 
     distribution: str  # without CUDA's suffix
     loaded: Union[str, None] = ""
 
 
-# Loaded is what libtorch_python.so needs, and what that needs: seen in torch 2.11, 2.12, 2.14 and 2.15 for CUDA 13.
+# torch loads what libtorch_python.so needs, directly or not: seen in torch 2.11, 2.12, 2.14 and 2.15 for CUDA 13.
 TORCH = (
     Torch("nvidia-cublas"),
     Torch("nvidia-cuda-cupti"),
@@ -144,7 +144,7 @@ TORCH = (
     Torch("nvidia-cufft"),
     Torch("nvidia-cufile"),
     Torch("nvidia-curand", "<2.15"),
-    Torch("nvidia-cusolver", None),  # libtorch_cuda_linalg.so needs it, which is opened when it is first used
+    Torch("nvidia-cusolver", None),  # only libtorch_cuda_linalg.so needs it, which torch opens on first use
     Torch("nvidia-cusparse"),
     Torch("nvidia-cusparselt"),
     Torch("nvidia-nccl"),
@@ -153,7 +153,7 @@ TORCH = (
     Torch("nvidia-nvtx", None),
 )
 
-# What the metadata of CUDA's own wheels requires: without CUDA's suffix, seen in the toolkits from 13.0 to 13.5.
+# What CUDA's own wheels require, without CUDA's suffix: seen in the metadata of the toolkits 13.0 to 13.5.
 REQUIRED = {
     "nvidia-cudnn": ("nvidia-cublas",),
     "nvidia-cufft": ("nvidia-nvjitlink",),
@@ -171,20 +171,20 @@ def owners(soname: str) -> list[Library]:
 
 
 def copied(name: str) -> list[Library]:
-    """The rows of LIBRARIES that have what a file in another wheel, *name*, is a copy of.
+    """The rows of LIBRARIES of which the file *name*, in another wheel, is a copy.
 
-    auditwheel names it libcudart-3eda8113.so.13 or libcudart.3eda8113.so.13, with all of the version if the file had.
+    auditwheel names copies libcudart-3eda8113.so.13 or libcudart.3eda8113.so.13, with the full version if there was one.
     """
     soname = re.sub(r"[-.][0-9a-f]{8}(?=\.so\b)", "", name)
     return [library for library in LIBRARIES if re.fullmatch(rf"({library.sonames})(\.\d+)*", soname)]
 
 
 def base(distribution: str) -> str:
-    """*distribution*'s name without CUDA's version."""
+    """*distribution*'s name without CUDA's suffix."""
     return re.sub(r"-cu\d+$", "", distribution)
 
 
 def metapackage(extras: Iterable[str]) -> list[Library]:
-    """What ``cuda-toolkit[extras]`` asks for."""
+    """The rows of LIBRARIES that ``cuda-toolkit[extras]`` requires."""
     wanted = set(extras)
     return [row for row in LIBRARIES if row.extra and (row.extra in wanted or "all" in wanted)]

@@ -8,17 +8,17 @@ from typing import NamedTuple, Union
 
 FILE = os.path.join(os.path.dirname(__file__), "recipes.json")
 BUILT = "built and loaded"
-CUDA = ("cuda-toolkit", "nvidia-", "cutensor")  # how the names of the wheels begin that the root shows to every build
+CUDA = ("cuda-toolkit", "nvidia-", "cutensor")  # prefixes of the wheels whose files the root shows to every build
 
 
 class Recipe(NamedTuple):
     """A row of recipes.json.
 
-    name, version: of the source distribution. kind: of what field. backend: what builds it. build: the requirements of
-    the build besides this package, and run: those at run time. torch: the PyTorch that both need, or empty. variables,
+    name, version: of the source distribution. kind: its field. backend: what builds it. build: the build requirements
+    besides this package. run: the run-time requirements. torch: the PyTorch that both need, or empty. variables,
     settings: environment variables and config settings of the build. needs: what the machine must have, in words.
-    load: Python code that loads what was compiled. tested: how that ended ("outcome": BUILT, or where it stopped; then
-    "fault" says whose), "date", "python", "minutes"; empty if it was not run.
+    load: Python code that loads what was compiled. tested: the result ("outcome": BUILT, or where it stopped, with
+    whose "fault" that is), "date", "python", "minutes"; empty if it was not tested.
     """
 
     name: str
@@ -29,42 +29,42 @@ class Recipe(NamedTuple):
     load: str
     run: Sequence[str] = ()
     torch: str = ""
-    variables: dict[str, str] = {}  # noqa: RUF012  # nobody changes it
+    variables: dict[str, str] = {}  # noqa: RUF012  # never changed
     settings: dict[str, str] = {}  # noqa: RUF012
     needs: str = ""
     tested: dict[str, str] = {}  # noqa: RUF012
 
     @property
     def requires(self) -> list[str]:
-        """What the build environment needs besides what the project asks for itself."""
+        """What the build environment needs besides the project's own build requirements."""
         return [*([f"torch=={self.torch}"] if self.torch else []), "cuda-build-activate", *self.build]
 
     @property
     def isolated(self) -> bool:
-        """Whether pip can build it in isolation, where a build sees the CUDA of pip's environment and nothing else."""
+        """Whether pip can build it in isolation: then a build sees only the CUDA of pip's environment."""
         return not self.torch and all(requirement.startswith(CUDA) for requirement in self.build)
 
     @property
     def installs(self) -> list[str]:
-        """What is installed: the project, and what it needs at run time."""
+        """What to install: the project, and what it needs at run time."""
         pinned = f"{self.name}=={self.version}" if self.version else self.name
         return [pinned, *([f"torch=={self.torch}"] if self.torch else []), *self.run]
 
 
 def known(path: str = FILE) -> dict[str, Recipe]:
-    """All recipes, by the name of the project."""
+    """All recipes, by project name. Raises OSError if *path* cannot be read."""
     with open(path, encoding="utf-8") as file:
         return {row["name"]: Recipe(**row) for row in json.load(file)}
 
 
 def find(name: str) -> Union[Recipe, None]:
-    """The recipe for the project *name*, however that is spelled; None if there is none."""
+    """The recipe for the project *name*, in any spelling; None if there is none."""
     normalized = name.lower().replace("_", "-").replace(".", "-")
     return known().get(normalized)
 
 
 def uv_settings(recipe: Recipe, prefix: str = "") -> str:
-    """What uv reads in a uv.toml; with the *prefix* ``tool.uv.``, in a pyproject.toml."""
+    """The settings for a uv.toml, or, with the *prefix* ``tool.uv.``, for a pyproject.toml."""
     tables = [f"[{prefix}extra-build-dependencies]\n{recipe.name} = {json.dumps(recipe.requires)}\n"]
     for table, values in (
         ("extra-build-variables", recipe.variables),
@@ -77,12 +77,12 @@ def uv_settings(recipe: Recipe, prefix: str = "") -> str:
 
 
 def uv_command(recipe: Recipe) -> list[str]:
-    """What installs it with uv."""
+    """The command that installs it with uv."""
     return ["uv", "pip", "install", "--no-binary", recipe.name, *recipe.installs]
 
 
 def pip_commands(recipe: Recipe) -> list[list[str]]:
-    """What installs it with pip: the build takes part in the activation of the environment that pip runs in."""
+    """The commands that install it with pip: the build uses the toolkit activated in pip's environment."""
     pip = ["python", "-m", "pip", "install"]
     settings = [part for name, value in recipe.settings.items() for part in ("-C", f"{name}={value}")]
     isolation = [] if recipe.isolated else ["--no-build-isolation"]
@@ -96,7 +96,7 @@ def pip_commands(recipe: Recipe) -> list[list[str]]:
 
 
 def described(recipe: Recipe) -> str:
-    """The recipe for a person: what to type, and what came of it when."""
+    """The recipe as text: what to type, and when it was tested with what result."""
     tested = recipe.tested
     if tested:
         told = f"{tested['outcome']} on {tested['date']} with Python {tested['python']} on Linux x86_64"
@@ -113,7 +113,7 @@ def _commands(recipe: Recipe) -> str:
     return f"""
 # uv: in pyproject.toml
 {uv_settings(recipe, "tool.uv.")}
-# and then, there (or: uv sync, if the project requires it)
+# and then, in that directory (or: uv sync, if your project requires it)
 {shlex.join(uv_command(recipe))}
 
 # pip: in a virtual environment
@@ -134,13 +134,13 @@ UNKNOWN = Recipe(
 
 
 def start(name: str) -> str:
-    """What to look for in a project without a recipe, and one to start from."""
+    """What to look for in a project without a recipe, and a recipe to start from."""
     recipe = UNKNOWN._replace(name=name)
     return f"""# There is no recipe for {name}. Look in its documentation and its CMakeLists.txt or setup.py for:
-# - what switches CUDA on: a config setting (-C cmake.define.USE_CUDA=ON), CMAKE_ARGS or a variable of its own
-# - the libraries it links (cublas, curand, cusparse, nvrtc ...): extras of cuda-toolkit for the build and at run time;
-#   NCCL, cuDNN, cuTENSOR: nvidia-nccl-cu13, nvidia-cudnn-cu13, cutensor-cu13
-# - the architectures: CUDAARCHS for CMake, TORCH_CUDA_ARCH_LIST for extensions of PyTorch, which also want "torch"
-# - programs it calls and does not require: add "cmake", "ninja" to the requirements
-# CUDA_BUILD_ACTIVATE_VERBOSE=1 and "uv pip install -v", "pip install -v" show what the build was given.
+# - what enables CUDA: a config setting (-C cmake.define.USE_CUDA=ON), CMAKE_ARGS or an environment variable
+# - the libraries it links (cublas, curand, cusparse, nvrtc ...): extras of cuda-toolkit for the build and at run time.
+#   For NCCL, cuDNN, cuTENSOR: nvidia-nccl-cu13, nvidia-cudnn-cu13, cutensor-cu13
+# - the GPU architectures: CUDAARCHS for CMake, TORCH_CUDA_ARCH_LIST for PyTorch extensions, which also need "torch"
+# - programs it calls but does not require: add "cmake", "ninja" to the requirements
+# With CUDA_BUILD_ACTIVATE_VERBOSE=1, "uv pip install -v" and "pip install -v" show which toolkit the build uses.
 {_commands(recipe)}"""

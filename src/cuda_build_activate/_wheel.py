@@ -1,4 +1,4 @@
-"""A distribution to look into: a wheel, or what is installed. What it says of itself, and its ELF files."""
+"""Read a distribution, from a wheel or as installed: its metadata and its ELF files."""
 
 import base64
 import csv
@@ -23,7 +23,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from cuda_build_activate import _elf
 
 BLOCK = 1 << 20
-# Where a wheel's files end up that are not for site-packages, relative to that: lib/python3.13/site-packages.
+# Where a wheel's files go that are not for site-packages, relative to that (lib/python3.13/site-packages).
 SCHEMES = {"purelib": "", "platlib": "", "scripts": "../../../bin", "data": "../../..", "headers": "../../../include"}
 DAMAGED = (OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -31,11 +31,11 @@ Progress = Callable[[str, int, int], None]
 
 
 class UnreadableError(Exception):
-    """What was given is no wheel, or a damaged one; str() says why."""
+    """The input is not a wheel, or a damaged one; str() says why."""
 
 
 class File(NamedTuple):
-    """An ELF file. name: in the wheel. place: where it will lie, relative to site-packages. size: in bytes."""
+    """An ELF file. name: in the wheel. place: where it gets installed, relative to site-packages. size: in bytes."""
 
     name: str
     place: str
@@ -44,11 +44,11 @@ class File(NamedTuple):
 
 
 class Distribution(NamedTuple):
-    """A wheel, or what is installed.
+    """A distribution, from a wheel or as installed.
 
-    label: the file's name, or the distribution's. name and version: as in the metadata; the name normalized.
-    required: what it requires on its platform. optional: what it requires with one of its extras. files: its ELF files.
-    loaders: by name, the text of those of its Python files that load libraries by themselves.
+    label: the file's name, or the distribution's name and version. name, version: from the metadata; the name is
+    normalized. required: what it requires on its platform. optional: what it requires only with an extra. files: its
+    ELF files. loaders: the text, by name, of its Python files that load libraries themselves.
     """
 
     label: str
@@ -64,7 +64,7 @@ _LOADER = re.compile(r"CDLL\s*\(|LoadLibrary\s*\(|load_library\s*\(|dlopen\s*\(|
 
 
 def read_wheel(path: str, progress: Progress) -> Distribution:
-    """Read the wheel *path*. Raises UnreadableError. *progress* is told of names, and of bytes read and in all."""
+    """Read the wheel *path*. Calls *progress* with each name, the bytes read, and all bytes. Raises UnreadableError."""
     try:
         with zipfile.ZipFile(path) as archive:
             parse_wheel_filename(os.path.basename(path))
@@ -81,7 +81,7 @@ def read_wheel(path: str, progress: Progress) -> Distribution:
 
 
 def read_installed(name: str, progress: Progress) -> Distribution:
-    """Read the distribution *name* that is installed in this environment. Raises UnreadableError."""
+    """Read the installed distribution *name*; *progress* as above. Raises UnreadableError."""
     try:
         found = importlib.metadata.distribution(name)
     except (importlib.metadata.PackageNotFoundError, ValueError) as error:
@@ -105,28 +105,28 @@ def checked_members(archive: zipfile.ZipFile) -> list[tuple[str, str, int]]:
     for member in archive.infolist():
         name = member.filename
         if name.startswith("/") or "\\" in name or ".." in name.split("/"):
-            raise ValueError(f"its member {name!r} leads out of it")
+            raise ValueError(f"its member {name!r} leads out of the wheel")
         if not member.is_dir():
             members.append((name, _place(name), member.file_size))
     if len(members) > len({name for name, _, _ in members}):
-        raise ValueError("it has two members of the same name")
+        raise ValueError("it has two members with the same name")
     return members
 
 
 def dist_info(archive: zipfile.ZipFile) -> str:
-    """The name of the wheel's .dist-info directory. Raises ValueError if it has none."""
+    """The name of the wheel's .dist-info directory. Raises ValueError if it has none, or several."""
     names = {name.partition("/")[0] for name in archive.namelist() if name.endswith(".dist-info/METADATA")}
     if len(names) != 1:
-        raise ValueError("it is no wheel: it has no .dist-info/METADATA, or several")
+        raise ValueError("it is not a wheel: it must have one .dist-info/METADATA")
     return names.pop()
 
 
 def checked_record(record: bytes) -> list[list[str]]:
-    """The rows of RECORD. Raises ValueError for a path that leads out."""
+    """The rows of RECORD. Raises ValueError for a malformed row, or a path that leads out of the wheel."""
     rows = [row for row in csv.reader(io.StringIO(record.decode(), newline="")) if row]
     for row in rows:
         if len(row) != 3 or row[0].startswith("/") or ".." in row[0].split("/"):
-            raise ValueError(f"its RECORD has the line {','.join(row)!r}")
+            raise ValueError(f"its RECORD has an invalid line: {','.join(row)!r}")
     return rows
 
 
@@ -160,8 +160,8 @@ def _contents(
                 if _LOADER.search(text):
                     loaders[place] = text
             elif (start := file.read(4)) == _elf.MAGIC:
-                # The tables that tell what is where stand at the end, and nothing inflates from there. In a file, since
-                # a library may have gigabytes.
+                # An ELF file's section table is at its end, where decompression cannot start. So decompress it all, to
+                # a file, since a library may have gigabytes.
                 with tempfile.TemporaryFile() as whole:
                     whole.write(start)
                     for block in iter(lambda: file.read(BLOCK), b""):
@@ -185,12 +185,12 @@ def _distribution(label: str, metadata: Message, files: list[File], loaders: dic
 def requirements(
     lines: Iterable[str], extras: Iterable[str] = (), machine: str = ""
 ) -> tuple[list[Requirement], list[Requirement]]:
-    """Those of the requirements *lines* that apply on Linux with *extras*, and those that apply with others."""
+    """The requirements among *lines* that apply on Linux with *extras*, and those that apply with other extras."""
     required, optional = [], []
     for line in lines:
         try:
             requirement = Requirement(line)
-        except InvalidRequirement:  # pip does not install such a wheel
+        except InvalidRequirement:  # pip refuses such a wheel
             continue
         if _applies(requirement, machine, ["", *extras]):
             required.append(requirement)

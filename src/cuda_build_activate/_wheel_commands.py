@@ -1,4 +1,4 @@
-"""The commands audit and repair: what a person types, and reads."""
+"""The commands audit and repair: what the user types and reads."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ Show = Callable[[Finding], list[str]]
 
 
 def audit(options: argparse.Namespace, write: Callable[[str], None], shown: Show) -> int:
-    """Print what is wrong with wheels; 0 nothing is, 1 errors were found, 2 one could not be read."""
+    """Print what is wrong with wheels. Returns 0 without errors, 1 with errors, 2 if a wheel could not be read."""
     reports, unread = [], False
     for name in options.wheels:
         try:
@@ -30,7 +30,7 @@ def audit(options: argparse.Namespace, write: Callable[[str], None], shown: Show
             write("".join(f"{line}\n" for line in _lists(options, reports)))
         except ValueError as error:
             unread = _complain(error)
-        unsound = False  # that was not the question
+        unsound = False  # these two options do not report findings
     elif options.json:
         described = {"schema": 1, "healthy": not (unsound or unread), "wheels": [*map(_audit.described, reports)]}
         write(json.dumps(described, indent=2) + "\n")
@@ -50,7 +50,7 @@ def _lists(options: argparse.Namespace, reports: list[Report]) -> Iterator[str]:
 
 
 def repair(options: argparse.Namespace, write: Callable[[str], None]) -> int:
-    """Write mended wheels; 0 all were, 1 one cannot be mended, 2 one could not be read."""
+    """Write repaired wheels. Returns 0 if all were, 1 if one cannot be repaired, 2 if one could not be read."""
     status = 0
     for path in options.wheels:
         try:
@@ -62,7 +62,10 @@ def repair(options: argparse.Namespace, write: Callable[[str], None]) -> int:
             _complain(f"{path}: not repaired: {error}")
             status = max(status, 1)
         else:
-            write("\n".join([target, *(f"  {change}" for change in changes or ["nothing was wrong: a copy"])]) + "\n")
+            write(
+                "\n".join([target, *(f"  {change}" for change in changes or ["nothing was wrong: copied as is"])])
+                + "\n"
+            )
     return status
 
 
@@ -72,9 +75,9 @@ def _complain(said: object) -> bool:
 
 
 def _progress(name: str, done: int, total: int) -> None:
-    """Show on a terminal how far it is; an empty name: it is done."""
+    """Show the progress on a terminal; with an empty *name*, erase it."""
     if sys.stderr.isatty():
-        width = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # 0 where it is not known
+        width = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # 0 if unknown
         line = f"{100 * done // max(total, 1):3d} % {name}"[: width - 1] if name else ""
         sys.stderr.write(f"\r\033[K{line}")
         sys.stderr.flush()

