@@ -1,7 +1,7 @@
-"""Where the links of the README and of the pages lead, when these are read elsewhere: on PyPI, and on the site.
+"""Rewrite the links in the README and in the pages for readers outside the repository: on PyPI, and on the site.
 
-In the repository a link is a relative path. On PyPI there is only the README, and the site has only pages. What is not
-there is linked in the repository, by its address in pyproject.toml; while that has none, the words of the link remain.
+In the repository a link is a relative path. PyPI has only the README, and the site has only pages. Links to other files
+lead to the repository, at its address in pyproject.toml. While there is none, only a link's text remains.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 PROJECT = os.path.dirname(os.path.abspath(__file__))
-# Pages of the site that lie outside of docs.
+# Pages of the site that lie outside docs.
 MORE_PAGES = {name: name.lower() for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")}
-# Diagrams, which GitHub draws; for the site tests/diagrams.py does.
+# Diagrams. GitHub draws them itself; for the site, tests/diagrams.py does.
 MERMAID = re.compile(r"^```mermaid\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PICTURES = os.path.join(PROJECT, "docs", "pictures")
 _LINK = re.compile(r"\[([^\[\]]+)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def rewritten(text: str, page: str, address: Callable[[str], str]) -> str:
-    """*text* of the *page* of the repository, with the *address* of each file that it links; none, if that is empty."""
+    """*text*, from *page*, with each link to a file replaced by the file's *address*, or removed if that is empty."""
 
     def link(found: re.Match[str]) -> str:
         words, target, anchor = found.groups()
@@ -42,7 +42,7 @@ def rewritten(text: str, page: str, address: Callable[[str], str]) -> str:
 
 
 def in_repository(path: str) -> str:
-    """The address of the file *path* in the repository; empty if that has none."""
+    """The address of the file *path* in the repository; empty if the repository has none."""
     found = re.search(r'^Repository = "(.*)"', _read("pyproject.toml"), re.MULTILINE)
     return f"{found[1]}/blob/main/{path}" if found else ""
 
@@ -53,7 +53,7 @@ def _read(name: str) -> str:
 
 
 def picture(source: str) -> str:
-    """The name of the drawing of a diagram."""
+    """The file name of a diagram's drawing, from the diagram's *source*."""
     return f"diagram-{hashlib.sha256(source.encode()).hexdigest()[:10]}.svg"
 
 
@@ -66,7 +66,7 @@ class LongDescription(MetadataHookInterface):
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Called by MkDocs: add the pages that lie outside of docs."""
+    """MkDocs calls this. Add the pages that lie outside docs."""
     from mkdocs.structure.files import File
 
     for name, page in MORE_PAGES.items():
@@ -75,7 +75,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Called by MkDocs: let links out of docs lead to those pages, or into the repository; show the drawings."""
+    """MkDocs calls this. Make links out of docs lead to those pages or to the repository, and show the drawings."""
     source = page.file.src_uri
     where = {shown: name for name, shown in MORE_PAGES.items()}.get(source, f"docs/{source}")
 

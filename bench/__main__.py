@@ -1,6 +1,6 @@
-"""What the package costs: ``python3 bench [--MODE] [RESULT.json]``, by default those of a start.
+"""Measure what the package costs: ``python3 bench [--MODE] [RESULT.json]``; by default, what a start costs.
 
-Needs valgrind and strace. It makes an environment of its own in build/, and the project's wheel.
+Needs valgrind and strace. Makes its own environment and the project's wheel, in build/.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 bench", description="Measure what the package costs.")
     modes = parser.add_mutually_exclusive_group()
     for mode, text in (
-        ("audits", "time the audit of a wheel of 1 GB instead: needs the network for what the extra wheel installs"),
-        ("builds", "time whole builds of the example instead: needs the network, fetches 0.6 GB"),
-        ("check", "compare three states of this Python with recorded.json: exit status 1 if one has grown"),
-        ("pictures", "draw the last results for the pages, in docs/pictures: measures nothing"),
-        ("record", "rewrite recorded.json, for all supported versions of Python that are here"),
+        ("audits", "instead, time the audit of a 1 GB wheel: needs the network, for what the extra wheel installs"),
+        ("builds", "instead, time whole builds of the example: needs the network, fetches 0.6 GB"),
+        ("check", "compare three states of this Python with recorded.json: exit status 1 if the cost of one has grown"),
+        ("pictures", "draw the last results for the pages, to docs/pictures: measures nothing"),
+        ("record", "rewrite recorded.json, for all supported versions of Python on this machine"),
     ):
         modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, default="startup", help=text)
-    text = "build twice with ccache instead, in several manners: needs the network; lightgbm takes an hour"
+    text = "instead, build twice with ccache, in several ways: needs the network; lightgbm takes an hour"
     modes.add_argument("--caches", nargs="?", const="example", choices=[*caches.PROJECTS], help=text)
-    wheel = "measure this one, with uv out of the environment that runs this, instead of making both"
+    wheel = "measure this wheel, with the uv of the running environment, instead of making both"
     parser.add_argument("--wheel", type=Path, help=wheel)
     result = BENCH / "result.json"
     parser.add_argument("result", nargs="?", type=Path, default=result, help=f"where figures go (default: {result})")
@@ -74,16 +74,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _in_own_environment() -> int:
-    """Run this program again, in an environment with uv, for a new wheel of the project."""
+    """Run this program again, in its own environment with uv, on a new wheel of the project."""
     python = VENV / "bin" / "python"
     pip = (python, "-m", "pip", "--quiet", "--disable-pip-version-check")
     if not (VENV / "bin" / "uv").exists():
         try:
             venv.create(VENV, with_pip=True, clear=True)
         except subprocess.CalledProcessError:
-            sys.exit("This Python has no ensurepip; on Debian and Ubuntu: apt install python3-venv")
+            sys.exit("This Python lacks ensurepip, which venv needs. On Debian and Ubuntu: apt install python3-venv")
         run(*pip, "install", "--upgrade", "pip", "uv")
-    # A path that never was before: by its path uv takes a wheel out of its cache.
+    # A path that never existed before: uv caches wheels by path.
     with tempfile.TemporaryDirectory(prefix="wheel-", dir=OUT) as directory:
         run(*pip, "wheel", "--no-deps", "--wheel-dir", directory, BENCH.parent)
         (wheel,) = Path(directory).glob("*.whl")
@@ -91,7 +91,7 @@ def _in_own_environment() -> int:
 
 
 def _startup(wheel: Path, directory: Path, result: Path) -> int:
-    """Measure all states in the oldest and the newest interpreter, and in the one that the targets are stated for."""
+    """Measure all states in the oldest and newest interpreters, and in the one that the targets are for."""
     found = interpreters()
     stated = PREFERRED if PREFERRED in found else max(found)
     for version in sorted({min(found), stated, max(found)}):
@@ -139,7 +139,7 @@ def _caches(wheel: Path, directory: Path, result: Path) -> int:
     options = _parser().parse_args()
     rows = []
     for row in caches.measure(interpreter, directory, wheel, options.caches):
-        rows.append(row)  # each takes minutes: those that are there are kept
+        rows.append(row)  # each takes minutes: keep what there is
         _write(result, f"caches, {options.caches}", {"builds": [row._asdict() for row in rows]})
     _print(report.caches(rows))
     return 0
@@ -155,7 +155,7 @@ def _audits(wheel: Path, directory: Path, result: Path) -> int:
 
 
 def _write(path: Path, section: str, figures: Mapping[str, object]) -> None:
-    """Replace this *section* of the results, and leave the other one."""
+    """Replace this *section* of the results, and keep the others."""
     results = json.loads(path.read_text()) if path.exists() else {}
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         (cpu, *_) = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
@@ -180,13 +180,13 @@ def _compact(value: object, indent: str = "") -> str:
 
 
 def _check(wheel: Path, directory: Path, result: Path) -> int:
-    """Has the cost of a start grown?"""
+    """Check whether the cost of a start has grown."""
     (major, minor), interpreter = running()
     counts = check.count(interpreter, directory, wheel)
     before = check.recorded().get(f"{major}.{minor}")
     _print(report.counts(counts, before))
     if before is None:
-        print(f"No counts are recorded for CPython {major}.{minor}: python3 bench --record")
+        print(f"No counts are recorded for CPython {major}.{minor}. To record them: python3 bench --record")
         return 2
     grown = check.grown(counts, before)
     _print(grown)
@@ -194,7 +194,7 @@ def _check(wheel: Path, directory: Path, result: Path) -> int:
 
 
 def _record(wheel: Path, directory: Path, result: Path) -> int:
-    """Take what it costs now for what it may cost."""
+    """Record the current costs as those allowed."""
     for (major, minor), interpreter in interpreters().items():
         name = f"{major}.{minor}"
         counts = check.count(interpreter, directory / name, wheel)

@@ -1,4 +1,4 @@
-"""What auditing a large wheel takes."""
+"""Measure what auditing a large wheel takes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from environments import run
 GIGABYTE = 10**9
 BLOCK = 1 << 20
 INFO = "large-1.0.dist-info"
-# The command, and then its own peak: that of a process which reads a file of this size at once would be larger.
+# The command, and then the peak of its memory.
 MEASURED = """
 import json, resource, sys
 from cuda_build_activate.__main__ import main
@@ -28,7 +28,7 @@ print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024), fil
 
 
 class Audit(NamedTuple):
-    """Of one wheel: bytes of the wheel, and of the libraries in it; seconds; the most bytes of memory."""
+    """One audit: the bytes of the wheel and of its libraries, the seconds, and the peak bytes of memory."""
 
     wheel: int
     libraries: int
@@ -37,7 +37,7 @@ class Audit(NamedTuple):
 
 
 def measure(interpreter: Path, directory: Path, wheel: Path) -> Audit:
-    """Audit a wheel of a gigabyte, whose libraries are half of what is random and half of zeros."""
+    """Audit a wheel of one gigabyte, whose libraries are half random and half zeros."""
     directory.mkdir(parents=True)
     venv = directory / "venv"
     run(sys.executable, "-m", "uv", "venv", "--quiet", "--python", interpreter, venv)
@@ -68,7 +68,7 @@ def _write(path: Path, directory: Path) -> int:
         for name in ("one", "other"):
             with library.open("rb") as source, archive.open(f"large/{name}.so", "w", force_zip64=True) as target:
                 shutil.copyfileobj(source, target)
-                for _ in range(GIGABYTE // BLOCK):  # what is behind the section headers is the loader's no more
+                for _ in range(GIGABYTE // BLOCK):  # the loader ignores what follows the section headers
                     target.write(os.urandom(BLOCK // 2) + bytes(BLOCK // 2))
                     size += BLOCK
     return size

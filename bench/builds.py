@@ -1,4 +1,4 @@
-"""What ours is of a whole build: the example, in isolation and without, phase by phase."""
+"""This package's share of a whole build: of the example, with and without isolation, phase by phase."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "skbuild"
 TOOLKIT = "cuda-toolkit[cccl,cublas,cudart,nvcc]>=13.2.1,==13.*"  # the example's
 SYSTEM = Path("/usr/local/cuda")
 ROUNDS = 3
-# Each begins with that line of scikit-build-core's. Before the first one the front end installs.
+# Each begins with this line of scikit-build-core's output. Before the first, the front end installs.
 PHASES = {"configure": "*** Configuring CMake", "compile": "*** Building project", "pack": "*** Installing project"}
 
 
 class Build(NamedTuple):
-    """The median seconds of each phase of a build, and how many of its processes processed our startup file."""
+    """The median seconds of each phase of a build, and how many of its processes ran our startup file."""
 
     name: str
     seconds: dict[str, float]
@@ -38,7 +38,7 @@ class Build(NamedTuple):
 class Builds(NamedTuple):
     """The builds, and the milliseconds of a start by state, with the example's toolkit and without byte code.
 
-    installed: the toolkit of the build without isolation, in words.
+    installed: which toolkit the build without isolation uses, in words.
     """
 
     installed: str
@@ -46,13 +46,13 @@ class Builds(NamedTuple):
     milliseconds: dict[str, float]
 
     def ours(self, build: Build) -> float:
-        """The most that is ours in *build*, in seconds: the very first start, and every other one as if of no child."""
+        """An upper bound for our seconds in *build*: the very first start, and the others as if none were a child's."""
         first, other = (self.milliseconds[name] - self.milliseconds[BARE] for name in (FIRST, ROOT))
         return (first + (build.starts - 1) * max(other, 0)) / 1000 if build.starts else 0
 
 
 def measure(interpreter: Path, directory: Path, wheel: Path) -> Builds:
-    """Build the example with pip and with uv in isolation, and with an installed toolkit without."""
+    """Build the example in isolation, with pip and with uv, and without isolation, with an installed toolkit."""
     bare, toolkit, tools = (Environment(directory / "environments", interpreter) for _ in range(3))
     toolkit.install(wheel, TOOLKIT)
     tools.install("pip", "scikit-build-core>=0.11")
@@ -64,7 +64,7 @@ def measure(interpreter: Path, directory: Path, wheel: Path) -> Builds:
     }
     milliseconds = medians(starts)
 
-    # Without cuBLAS the system's would not do for the example.
+    # The example needs cuBLAS, which the system's toolkit may lack.
     system = (SYSTEM / "lib64" / "libcublas.so").exists()
     installed = SYSTEM if system else root
     variables = {"CUDA_HOME": str(installed), "CUDACXX": f"{installed}/bin/nvcc"}
@@ -87,7 +87,7 @@ def measure(interpreter: Path, directory: Path, wheel: Path) -> Builds:
 
 
 def _build(name: str, command: Sequence[Argument], environ: Mapping[str, str]) -> Build:
-    """Build once to fetch what gets installed and to count the starts, then again for the times."""
+    """Build once, to fetch the requirements and count the starts; then again, for the times."""
     with tempfile.NamedTemporaryFile("r", errors="replace") as log:
         strace = (tool("strace"), "-f", "-qq", "--seccomp-bpf", "-e", "trace=open,openat", "-o", log.name)
         _phases([*strace, *command], environ)
@@ -117,7 +117,7 @@ def _phases(command: Sequence[Argument], environ: Mapping[str, str]) -> dict[str
 
 
 def without_cuda(path: str) -> dict[str, str]:
-    """This process's environment without anything of CUDA's or of a build's."""
+    """This process's environment variables without any of CUDA's or of a build's, and with *path* as PATH."""
     foreign = ("CMAKE_", "CUDA", "LIBRARY_PATH", "NVCC", "PYTHON", "VIRTUAL_ENV")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1"}

@@ -1,4 +1,4 @@
-"""What a compile cache saves from one isolated build to the next: cold and warm builds, side by side."""
+"""Measure what a compile cache saves from one isolated build to the next: cold and warm builds, side by side."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from builds import EXAMPLE, TOOLKIT, without_cuda
 from environments import Argument, Environment, run
 from measure import SYSTEM_PATH
 
-BACKEND = ("scikit-build-core>=0.11", "cmake", "ninja")  # which it asks for where the machine has none
+BACKEND = ("scikit-build-core>=0.11", "cmake", "ninja")  # it requires the last two if the machine lacks them
 UV_BUILD = ("uv", "build", "--wheel", "--python")
 STABLE = "CUDA_BUILD_ACTIVATE_STABLE_PATH"
-# Code that includes a header of another requirement: a kernel with a module of pybind11 around it.
+# Code that includes a header of another requirement: a kernel in a pybind11 module.
 REQUIREMENT = {
     "pyproject.toml": """
 [build-system]
@@ -47,10 +47,10 @@ PYBIND11_MODULE(demo, module) { module.def("launch", [] { kernel<<<1, 1>>>(); })
 
 
 class Project(NamedTuple):
-    """What is built.
+    """A project to build.
 
-    sdist: what it is fetched by, if it is none of this repository's. requires: what its builds require besides what it
-    says itself. settings: those of its build.
+    sdist: the requirement to fetch it by; empty for this repository's example. requires: build requirements to add to
+    its own. settings: its config settings.
     """
 
     sdist: str = ""
@@ -60,7 +60,7 @@ class Project(NamedTuple):
 
 PROJECTS = {
     "example": Project(),
-    # As the recipe has it; 15 files with CUDA code.
+    # As in its recipe; 15 files with CUDA code.
     "lightgbm": Project(
         "lightgbm==4.7.0",
         ("cuda-build-activate", "cuda-toolkit[nvcc,cudart,cccl]==13.5.*", "nvidia-nccl-cu13"),
@@ -74,7 +74,7 @@ PROJECTS = {
 
 
 class Row(NamedTuple):
-    """The seconds of a build with an empty cache, and of the next, which took so many of its CUDA files from that."""
+    """The seconds of a build with an empty cache and of the next; how many of the latter's CUDA files were hits."""
 
     project: str
     name: str
@@ -85,7 +85,7 @@ class Row(NamedTuple):
 
 
 class Builder:
-    """Builds in *directory*, by front ends with ccache in an environment of theirs, and the *wheel* of this package."""
+    """Builds in *directory* with this package's *wheel*, by front ends that have an environment of their own."""
 
     def __init__(self, interpreter: Path, directory: Path, wheel: Path, base: str) -> None:
         self.directory, self._base = directory, base
@@ -99,7 +99,7 @@ class Builder:
     def row(
         self, project: str, name: str, module: Sequence[Argument], *, stable: bool = True, python: Path | None = None
     ) -> Row:
-        """Build twice by a *module* of *python*'s with its arguments, with an empty cache first."""
+        """Build twice with *python* -m *module*, first with an empty cache."""
         line = [os.fspath(part) for part in (python or self.tools.python, "-m", *module, self.directory / "out")]
         cache, log = self.directory / "ccache", self.directory / "results"
         shutil.rmtree(cache, ignore_errors=True)
@@ -126,7 +126,7 @@ class Builder:
 
 
 def results(log: Path) -> dict[str, bool]:
-    """Whether each CUDA file came out of the cache, by what ccache wrote to *log*; but for CMake's own checks."""
+    """Whether each CUDA file came from the cache, by ccache's *log*; without the files of CMake's own checks."""
     found = {}
     for text in log.read_text().split("# ")[1:]:
         file, *said = text.split()
@@ -136,9 +136,9 @@ def results(log: Path) -> dict[str, bool]:
 
 
 def measure(interpreter: Path, directory: Path, wheel: Path, name: str) -> Iterator[Row]:
-    """Build the project *name* in each manner."""
-    # For uv a cache of its own: hard links to what is in it, by other builds, change the headers for ccache. And a base
-    # of stable paths: another build on this machine could have the first one.
+    """Build the project *name* in each way."""
+    # A separate cache for uv: when other builds hard-link its files, headers look changed to ccache. And a
+    # separate base for stable paths: another build on this machine could occupy the first one.
     os.environ["UV_CACHE_DIR"] = str(directory.parent / "uv")
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="b") as base:
         yield from _measure(Builder(interpreter, directory, wheel, f"{base}/c"), interpreter, wheel, name)
@@ -153,7 +153,7 @@ def _measure(builder: Builder, interpreter: Path, wheel: Path, name: str) -> Ite
     uv: list[Argument] = [*UV_BUILD, interpreter, source, *settings, "--out-dir"]
     build: list[Argument] = ["build", "--wheel", source, *settings, "--env-dir", directory / "env", "--outdir"]
     pip: list[Argument] = ["pip", "wheel", "--no-deps", source, *settings, "--no-build-isolation", "--wheel-dir"]
-    # This has what is fetched for the first build in the caches of uv and of pip before, too.
+    # This also fills the caches of uv and pip, before the first build.
     requires = [*(project.requires or (TOOLKIT, "cuda-build-activate")), *BACKEND]
     found: list[Argument] = ["--find-links", wheel.parent, *requires]
     installed.install(*found, "pip")
@@ -168,7 +168,7 @@ def _measure(builder: Builder, interpreter: Path, wheel: Path, name: str) -> Ite
 
 
 def _what_still_misses(builder: Builder, interpreter: Path) -> Iterator[Row]:
-    """By a stable path, what has another path that is random in it."""
+    """Builds that miss despite a stable path, because they contain another random path."""
     directory = builder.directory
     sdist_only = ("-m", "build", "--sdist", "--no-isolation", "--skip-dependency-check", "--outdir")
     run(builder.tools.python, *sdist_only, directory / "sdist", EXAMPLE)
@@ -182,7 +182,7 @@ def _what_still_misses(builder: Builder, interpreter: Path) -> Iterator[Row]:
 
 
 def _source(builder: Builder, project: Project) -> Path:
-    """A copy of *project*, with all that its builds require in pyproject.toml."""
+    """A copy of *project*, with all its build requirements in pyproject.toml."""
     source = builder.directory / "source"
     if not project.sdist:
         return shutil.copytree(EXAMPLE, source)
@@ -196,6 +196,6 @@ def _source(builder: Builder, project: Project) -> Path:
     added = "".join(f'"{requirement}", ' for requirement in project.requires)
     text, count = re.subn(r"(?m)^requires *= *\[", lambda found: found[0] + added, pyproject.read_text())
     if count != 1:
-        sys.exit(f"{pyproject} has no list of what its build requires")
+        sys.exit(f"{pyproject} must have one list 'requires = [', to add build requirements to")
     pyproject.write_text(text)
     return unpacked

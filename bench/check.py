@@ -1,4 +1,4 @@
-"""Has the cost of a start grown? Counts are compared with recorded ones of the same version of CPython."""
+"""Check whether the cost of a start has grown: compare counts with those recorded for the same CPython version."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from startup import BARE, States
 
 RECORDED = Path(__file__).parent / "recorded.json"
 GROWTH = 1.1
-# Counts repeat exactly, with the same interpreter in the same place. Another path is good for some thousands.
+# Counts repeat exactly with the same interpreter at the same path. Another path makes a difference of thousands.
 ALLOWANCE = 30_000
 
 Counts = Mapping[str, int]
 
 
 def count(interpreter: Path, directory: Path, wheel: Path) -> dict[str, int]:
-    """The instructions of a bare start, and what three states cost over that, all with byte code."""
+    """The instructions of a bare start, and what three states cost on top of it, all with byte code."""
     states = States(interpreter, directory, wheel)
     states.compile()
     states.verify()
@@ -40,15 +40,15 @@ def record(counts: Mapping[str, Counts]) -> None:
 
 
 def grown(counts: Counts, before: Counts) -> list[str]:
-    """Which states cost more than was recorded, in words.
+    """Which states cost more than is allowed by the recorded counts, in words.
 
-    Builds of one version differ (one optimized for its profile executes a fifth fewer instructions), and what we cost
-    differs with what the bare start costs: the recorded counts are scaled by that.
+    Builds of one version differ (one with profile-guided optimization executes a fifth fewer instructions), and our
+    cost varies with that of a bare start. So the recorded counts are scaled accordingly.
     """
     scale = counts[BARE] / before[BARE]
     found = []
     for name, figure in counts.items():
         limit = before.get(name, 0) * scale * GROWTH + ALLOWANCE
         if name != BARE and figure > limit:
-            found.append(f"{name}: {figure:,} instructions over a bare start, and at most {limit:,.0f} are allowed")
+            found.append(f"{name}: {figure:,} instructions over a bare start; allowed are {limit:,.0f}")
     return found

@@ -1,4 +1,4 @@
-"""What is measured: interpreters, virtual environments, and toolkits of made-up wheels."""
+"""What is measured: interpreters, virtual environments, and toolkits from made-up wheels."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Union
 
 Argument = Union[str, "os.PathLike[str]"]
 
-OLDEST = (3, 9)  # what the project supports
-PREFERRED = (3, 11)  # what the targets are stated for
+OLDEST = (3, 9)  # that the project supports
+PREFERRED = (3, 11)  # that the targets are for
 
-# By component what its wheel of CUDA 13.4 has in nvidia/cu13: as many names in each directory as counted there.
+# What each component's wheel has in nvidia/cu13, with as many names per directory as in CUDA 13.4.
 COMPONENTS = {
     "nvidia_cuda_nvcc": ["bin/nvcc", "bin/nvcc.profile", "bin/crt/link.stub", *(f"bin/tool{n}" for n in range(6))],
     "nvidia_cuda_runtime": [
@@ -35,7 +35,7 @@ COMPONENTS = {
     ],
     "nvidia_nvvm": ["include/nvvm.h", "lib/libnvvm.so.4", "nvvm/bin/cicc", "nvvm/libdevice/libdevice.10.bc"],
 }
-# All that CUDA 12 has in nvidia/, a directory per component or product. (As a list ruff gives each a line.)
+# All of CUDA 12 in nvidia/: a directory per component or product. (ruff would give each item of a list a line.)
 CUDA_12 = """
 cuda_runtime cuda_nvcc cuda_cccl cublas cuda_cupti cuda_cuxxfilt cuda_nvrtc cuda_opencl cuda_profiler_api
 cuda_sanitizer_api cudnn cufft cufile curand cusolver cusparse nccl npp nvfatbin nvjitlink nvjpeg nvml_dev nvshmem nvtx
@@ -43,7 +43,7 @@ cuda_sanitizer_api cudnn cufft cufile curand cusolver cusparse nccl npp nvfatbin
 
 
 def run(*command: Argument) -> str:
-    """Run *command* and return its output, or end the program with that."""
+    """Run *command* and return its output; exit with that if the command fails."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         sys.exit(f"{done.stdout}\nfailed with status {done.returncode}: {' '.join(map(str, command))}")
@@ -51,12 +51,12 @@ def run(*command: Argument) -> str:
 
 
 def running() -> tuple[tuple[int, int], Path]:
-    """This interpreter's version, and itself, outside any virtual environment."""
+    """This interpreter's version and path, outside any virtual environment."""
     return sys.version_info[:2], Path(os.path.realpath(sys.executable))
 
 
 def interpreters() -> dict[tuple[int, int], Path]:
-    """An interpreter of each supported version that this machine has: this one, pyenv's, those on PATH."""
+    """An interpreter for each supported version on this machine: this one, pyenv's, or one on PATH."""
     version, this = running()
     found = {version: this}
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
@@ -70,10 +70,10 @@ def interpreters() -> dict[tuple[int, int], Path]:
 
 
 class Environment:
-    """A virtual environment with nothing in it."""
+    """An empty virtual environment."""
 
     def __init__(self, directory: Path, interpreter: Path) -> None:
-        # The length of a path costs instructions: all have the same.
+        # Longer paths cost more instructions: give all the same length.
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / f"{len(list(directory.iterdir())):03}"
         run(interpreter, "-m", "venv", "--without-pip", self.path)
@@ -87,7 +87,7 @@ class Environment:
         run(*uv, "--python", self.python, *requirements)
 
     def compile(self) -> None:
-        """Make byte code for all that is installed: a start does not, see `measure.VARIABLES`."""
+        """Make byte code for everything installed: starts do not (see `measure.VARIABLES`)."""
         run(self.python, "-I", "-m", "compileall", "-q", self.site)
 
     def version(self, distribution: str) -> str:
@@ -97,9 +97,9 @@ class Environment:
 
 
 def put_root_away(entry: Path) -> None:
-    """Let the next start be the first one with the toolkit in *entry*.
+    """Make the next start the very first one with the toolkit in *entry*.
 
-    Not removed: for some time after a removal ext4 is several times as slow in making files.
+    The root is moved, not removed: for some time after a removal, ext4 makes files several times slower.
     """
     root = entry / "cuda-build-activate"
     if root.exists():
@@ -107,7 +107,7 @@ def put_root_away(entry: Path) -> None:
 
 
 def add_toolkit(entries: Sequence[Path], wheels: int = len(COMPONENTS)) -> None:
-    """Make what so many *wheels* of CUDA 13 install, nvcc first, in *entries* in turn; from the sixth on made up."""
+    """Make what this number of CUDA 13 *wheels* installs, in *entries* in turn: first nvcc, invented from the sixth."""
     for number in range(wheels):
         name = list(COMPONENTS)[number] if number < len(COMPONENTS) else f"nvidia_component{number}"
         files = COMPONENTS.get(name, _component(number))
@@ -115,20 +115,20 @@ def add_toolkit(entries: Sequence[Path], wheels: int = len(COMPONENTS)) -> None:
 
 
 def add_cuda_12(entry: Path, wheels: int) -> None:
-    """Make what so many *wheels* of CUDA 12 install."""
+    """Make what this number of CUDA 12 *wheels* installs."""
     for number, name in enumerate(CUDA_12[:wheels]):
         files = _component(number) if number else ["lib/libcudart.so.12", "include/cuda_runtime_api.h"]
         _add_wheel(entry, f"nvidia_{name}_cu12-12.9.86", [f"nvidia/{name}/{file}" for file in files])
 
 
 def add_distributions(site: Path, count: int) -> None:
-    """Make so many installed distributions that have nothing to do with CUDA."""
+    """Make *count* installed distributions that have nothing to do with CUDA."""
     for number in range(count):
         _add_wheel(site, f"package{number:04}-1.0", [f"package{number:04}/__init__.py"])
 
 
 def _component(number: int) -> list[str]:
-    """The mean of CUDA 13.4's 24 wheels."""
+    """The files of an invented component: the mean of CUDA 13.4's 24 wheels."""
     headers = [f"include/component{number}_{n}.h" for n in range(8)]
     return [f"bin/component{number}", *headers, f"lib/libcomponent{number}.so.13", f"lib/libcomponent{number}.a"]
 
@@ -138,6 +138,6 @@ def _add_wheel(entry: Path, name: str, files: list[str]) -> None:
         path = entry / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(0o755)
-        # As old as it is when a build starts: what has just been changed may change again unnoticed.
+        # Old, as when a build starts: what has just changed may change again unnoticed.
         for changed in (path, *path.parents[: file.count("/")]):
             os.utime(changed, (10**9, 10**9))

@@ -1,4 +1,4 @@
-"""How the cost of a start grows with the environment, over a bare virtualenv that grows in the same way."""
+"""Measure how the cost of a start grows with the environment, over a bare virtualenv that grows in the same way."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CUDA_12 = "component wheels, CUDA 12: a directory each in nvidia/"
 
 
 class Growth(NamedTuple):
-    """What a state costs over the bare virtualenv at one size; of the bare one itself, what it costs."""
+    """What a state costs over the bare virtualenv at one size; for the bare one itself, its whole cost."""
 
     what: str
     size: int
@@ -30,7 +30,7 @@ class Growth(NamedTuple):
 
 
 def measure(states: States, interpreter: Path, directory: Path, wheel: Path) -> Iterator[Growth]:
-    """Measure all that grows, with byte code. *states* are all of *interpreter*'s, with byte code."""
+    """Measure each kind of growth, with byte code. *states*: all of *interpreter*'s, with byte code."""
     yield from _paths(states, directory / "paths")
     for size in (1, 10, 100, 1000):
         yield from _distributions(size, States(interpreter, directory / "distributions", wheel))

@@ -1,4 +1,4 @@
-"""Start an interpreter, and count what that takes."""
+"""Start an interpreter, and measure what that costs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from typing import NamedTuple
 ENVIRON = "import json, os; print(json.dumps(dict(os.environ)))"
 SYSTEM_PATH = os.pathsep.join(path for path in ("/usr/bin", "/bin") if not Path(path, "nvcc").exists())
 
-# All that a measured interpreter sees: with the machine's variables the counts would be the machine's.
+# All variables that a measured interpreter sees: the machine's own would change the counts.
 VARIABLES = {
     "HOME": "/nonexistent",
     "LC_ALL": "C.UTF-8",
     "PATH": SYSTEM_PATH,
-    "PYTHONDONTWRITEBYTECODE": "1",  # whether there is byte code is for the benchmark to decide
-    "PYTHONHASHSEED": "0",  # the count of instructions repeats
+    "PYTHONDONTWRITEBYTECODE": "1",  # the benchmark decides whether there is byte code
+    "PYTHONHASHSEED": "0",  # makes the instruction count repeatable
 }
 
 
@@ -35,7 +35,7 @@ class Cost(NamedTuple):
 
 
 class Start(NamedTuple):
-    """A way to start an interpreter, and what is to be done before each start."""
+    """A way to start an interpreter; *before* is called before each start."""
 
     python: Path
     variables: Mapping[str, str] = VARIABLES
@@ -69,7 +69,7 @@ class Start(NamedTuple):
         return Cost(self.instructions(), self.system_calls())
 
     def over(self, bare: Path) -> Cost:
-        """What this costs more than the interpreter *bare* does with the same variables."""
+        """What this costs over a start of the interpreter *bare* with the same variables."""
         cost, base = self.cost(), _bare_cost(bare, tuple(self.variables.items()))
         return Cost(cost.instructions - base.instructions, cost.system_calls - base.system_calls)
 
@@ -88,7 +88,7 @@ class Start(NamedTuple):
 
 
 def medians(starts: Mapping[str, Start], rounds: int = 50) -> dict[str, float]:
-    """The median time of each of *starts* in milliseconds, taken in turns: all see the same noise."""
+    """The median time of each of *starts* in milliseconds, measured in turns, so that all see the same noise."""
     times: dict[str, list[float]] = {name: [] for name in starts}
     for _ in range(rounds):
         for name, start in starts.items():
@@ -97,10 +97,10 @@ def medians(starts: Mapping[str, Start], rounds: int = 50) -> dict[str, float]:
 
 
 def tool(name: str) -> str:
-    """The path of the program *name*, or the end of this one."""
+    """The path of the program *name*; exits if it is missing."""
     path = shutil.which(name)
     if path is None:
-        sys.stderr.write(f"{name} is missing, which the benchmark counts with; Debian and Ubuntu: apt install {name}\n")
+        sys.stderr.write(f"The benchmark needs {name}, which is missing. On Debian and Ubuntu: apt install {name}\n")
         sys.exit(2)
     return path
 

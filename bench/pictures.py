@@ -1,4 +1,4 @@
-"""The results as pictures for the pages: bars in an SVG that is readable on light and on dark."""
+"""Draw the results for the pages: bars in SVG, readable on light and on dark backgrounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import startup
 from environments import PREFERRED
 
 WIDTH, ROW, LABEL, VALUE = 760, 26, 290, 70
-# The page's ground is not known, where a picture is shown as an image: it brings its own.
+# An SVG that is shown as an image does not know the page's background: it has its own.
 STYLE = """
 text { font: 13px sans-serif; fill: #222 } .title { font-weight: bold } .note { font-size: 11px; fill: #666 }
 .ground { fill: #fff; stroke: #ddd } .a { fill: #8a8f98 } .b { fill: #2e7d32 } .c { fill: #b7bcc4 } .d { fill: #d9dce1 }
@@ -25,7 +25,7 @@ INSTALL, CONFIGURE, COMPILE, PACK = "dacd"
 
 
 class Bar(NamedTuple):
-    """A row: its parts, each a class of STYLE and a value, and what stands behind it."""
+    """A row: its parts (each a class of STYLE, and a value), and the text after it."""
 
     label: str
     parts: Sequence[tuple[str, float]]
@@ -33,7 +33,7 @@ class Bar(NamedTuple):
 
 
 def write(results: Mapping[str, Any], directory: Path) -> None:
-    """Write a picture of each section of the *results* that has one."""
+    """Write the pictures of the *results* to *directory*."""
     (directory / "startup.svg").write_text(_startup(results["startup"]))
     (directory / "builds.svg").write_text(_builds(results["builds"]))
     for section in [name for name in results if name.startswith("caches, ")]:
@@ -46,7 +46,7 @@ def _startup(found: Mapping[str, Any]) -> str:
     rows = [row for row in found["states"] if row["python"].startswith(f"{version}.") and row["byte_code"]]
     counts = {row["state"]: row["instructions"] / 1e6 for row in rows}
     bare = counts[startup.BARE]
-    # All but those that would make the others invisible, which the page has in a table.
+    # Without those that would make the others invisible; the page has them in a table.
     shown = {state: count for state, count in counts.items() if state != startup.BARE and count < bare / 10}
     bars = [
         Bar(

@@ -1,4 +1,4 @@
-"""The results as text."""
+"""Format the results as text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def startup(python: str, rows: Sequence[Row], times: Sequence[Time]) -> Iterator
 
 
 def growth(rows: Sequence[Growth]) -> Iterator[str]:
-    """A table for each thing that grows: instructions and system calls by size."""
+    """A table for each kind of growth: instructions and system calls by size."""
     for what in dict.fromkeys(row.what for row in rows):
         found = {(row.state, row.size): row for row in rows if row.what == what}
         sizes = sorted({size for _, size in found})
@@ -43,7 +43,7 @@ def growth(rows: Sequence[Growth]) -> Iterator[str]:
         table = [[what, *(f"{size:,}" for size in sizes)]]
         for name in dict.fromkeys(name for name, _ in found):
             cells = [found[name, size] for size in sizes]
-            if name == BARE:  # all of it
+            if name == BARE:  # its whole cost
                 table.append([name, *(f"{cell.instructions / 1e6:.2f} M {cell.system_calls:5}" for cell in cells)])
             else:
                 table.append([name, *(f"{millions(cell.instructions)} {cell.system_calls:+5}" for cell in cells)])
@@ -51,14 +51,14 @@ def growth(rows: Sequence[Growth]) -> Iterator[str]:
 
 
 def targets(rows: Iterable[Target]) -> Iterator[str]:
-    """What is to be reached, and whether it is."""
+    """The targets, and whether they are met."""
     yield ""
     table = [["target", "at most", "is", ""]]
     yield from aligned([*table, *([*row[:3], "met" if row.met else "NOT MET"] for row in rows)])
 
 
 def builds(measured: Builds) -> Iterator[str]:
-    """The seconds of each phase of each build, and the most that is ours in it."""
+    """The seconds of each phase of each build, and our share at most."""
     yield f"without isolation the toolkit is {measured.installed}"
     for name, milliseconds in measured.milliseconds.items():
         yield f"{milliseconds:.1f} ms: a start, {name}"
@@ -71,7 +71,7 @@ def builds(measured: Builds) -> Iterator[str]:
 
 
 def caches(rows: Sequence[CacheRow]) -> Iterator[str]:
-    """The seconds of each pair of builds, and what the second took from the cache."""
+    """The seconds of each pair of builds, and how much the second took from the cache."""
     table = [["seconds", "", "cold", "warm", "CUDA code from the cache"]]
     for row in rows:
         table.append([row.project, row.name, f"{row.cold:.1f}", f"{row.warm:.1f}", f"{row.hits} of {row.files}"])
@@ -79,7 +79,7 @@ def caches(rows: Sequence[CacheRow]) -> Iterator[str]:
 
 
 def counts(found: Counts, before: Counts | None) -> Iterator[str]:
-    """The counts of instructions beside the recorded ones."""
+    """The instruction counts beside the recorded ones."""
     table = [["instructions", "now", "recorded"]]
     for name, figure in found.items():
         table.append([name, f"{figure:,}", f"{before[name]:,}" if before else "-"])
@@ -87,7 +87,7 @@ def counts(found: Counts, before: Counts | None) -> Iterator[str]:
 
 
 def aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The rows as lines: the first column to the left, the others to the right."""
+    """The rows as lines: the first column aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*table)]
     for first, *others in table:
         cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:]))]

@@ -1,4 +1,4 @@
-"""What each state costs, in one interpreter."""
+"""Measure what each state costs, in one interpreter."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ACTIVATING = (PLAIN, ROOT, FIRST, FIRST_40)
 
 
 class Row(NamedTuple):
-    """What a state costs over a bare virtualenv with the same variables set; of the bare one itself, what it costs."""
+    """What a state costs over a bare virtualenv with the same variables; for the bare one itself, its whole cost."""
 
     python: str
     state: str
@@ -52,7 +52,7 @@ class Time(NamedTuple):
 
 
 class States:
-    """An interpreter's environments, and the states that it starts in; without byte code until that is made."""
+    """An interpreter's environments, and the states that it starts in; without byte code before `compile()`."""
 
     def __init__(self, interpreter: Path, directory: Path, wheel: Path) -> None:
         self.environments: list[Environment] = []
@@ -67,7 +67,7 @@ class States:
         }
 
     def add_all(self) -> dict[str, str]:
-        """Add the rest of our states, and what they are compared with; return the versions of what is not ours."""
+        """Add our other states, and what they are compared with; return the versions of other projects."""
         line, module, plain = (self._environment() for _ in range(3))
         (line.site / "line.pth").write_text("import sys\n")
         (module.site / "module.pth").write_text("import empty_module\n")
@@ -92,7 +92,7 @@ class States:
             FIRST: Start(self._ours.python, before=functools.partial(put_root_away, self._ours.site)),
             FIRST_40: Start(many.python, before=functools.partial(put_root_away, many.site)),
         }
-        # The last releases for Python 3.9 (coverage 7.10.7, cuda-pathfinder 1.3.2) do not have that.
+        # The last releases for Python 3.9 (coverage 7.10.7, cuda-pathfinder 1.3.2) lack these.
         if not (coverage.site / "a1_coverage.pth").exists():
             del self.starts[COVERAGE]
         if FINDER not in (pathfinder.site / "cuda" / "pathfinder" / "__init__.py").read_text():
@@ -100,12 +100,12 @@ class States:
         return {name: environment.version(name) for name, environment in projects.items()}
 
     def compile(self) -> None:
-        """Make byte code for all that is installed."""
+        """Make byte code for everything installed."""
         for environment in self.environments:
             environment.compile()
 
     def verify(self) -> None:
-        """Check that each state is what its name says."""
+        """Check that each state is what its name says: raises AssertionError."""
         for name, start in self.starts.items():
             seen = start.environ()
             assert (seen != start.variables) == (name in ACTIVATING), f"{name}: {seen}"
@@ -122,7 +122,7 @@ class States:
 
 
 def measure(python: str, states: States) -> tuple[list[Row], list[Time]]:
-    """Count every state without byte code and take its time, then make byte code and do it again."""
+    """Count and time every state without byte code, then with it."""
     rows, times = [], []
     for byte_code in (False, True):
         if byte_code:

@@ -1,4 +1,4 @@
-"""What a start may cost, and whether it does not cost more."""
+"""The targets: what a start may cost, and whether it costs no more."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from growth import DISTRIBUTIONS, PATHS, Growth
 from startup import BARE, CHILD, FIRST, FIRST_40, MODULE, NONE, OFF, PLAIN, ROOT, Row, Time
 
 MILLION = 1_000_000
-# Of the bare interpreter's own growth with the number of distributions. Any import can cause a garbage collection, and
-# that visits the names that the import system remembers of site-packages: 0.2 M instructions for 1,000 distributions.
+# Share of the bare interpreter's own growth with the number of distributions. Any import can trigger a garbage
+# collection, which visits the import system's cache of site-packages: 0.2 M instructions for 1,000 distributions.
 FLAT = 0.05
 SHARE = 0.01  # of a build
 
 
 class Target(NamedTuple):
-    """What is measured, the most that it may be, what it is, and whether that is met."""
+    """What is measured, its limit, its value, and whether the limit is met."""
 
     what: str
     limit: str
@@ -28,10 +28,10 @@ class Target(NamedTuple):
 def evaluate(
     version: tuple[int, int], rows: Sequence[Row], times: Sequence[Time], grown: Sequence[Growth]
 ) -> Iterator[Target]:
-    """Compare the figures of an interpreter of that *version* with what is allowed."""
+    """Compare the figures of an interpreter of *version* with the limits."""
     over = {(row.state, row.byte_code): row.instructions for row in rows}
     first_process = {True: 1.5 * MILLION, False: 1.15 * over[PLAIN, False]}
-    # From 3.15 on a .start file runs, which cannot keep a child from importing us.
+    # From 3.15 on, a .start file runs, which cannot keep a child from importing this package.
     child = {True: 0.5 * MILLION, False: 0.5 * MILLION} if version < (3, 15) else first_process
     for state, byte_code, limit in (
         (CHILD, True, child[True]),
@@ -56,7 +56,7 @@ def evaluate(
         flat = instructions <= FLAT * bare and calls <= 0
         most, figure = f"{millions(FLAT * bare)}, +0 calls", f"{millions(instructions)}, {calls:+} calls"
         yield Target(f"{state}: {size:,} more distributions", most, figure, flat)
-    _, _, importing = _increase(grown, PATHS, MODULE)  # what the import system looks for is not ours
+    _, _, importing = _increase(grown, PATHS, MODULE)  # without the import system's own look-ups
     for state in (CHILD, ROOT, NONE):
         size, _, calls = _increase(grown, PATHS, state)
         ours = max(calls - importing, 0) / size
@@ -64,7 +64,7 @@ def evaluate(
 
 
 def evaluate_builds(measured: Builds) -> Iterator[Target]:
-    """Compare what is ours in the builds with what is allowed."""
+    """Compare our share of the builds with the limit."""
     for build in measured.builds:
         share = measured.ours(build) / sum(build.seconds.values())
         yield Target(f"ours: of {build.name}", f"{SHARE:.2%}", f"{share:.2%}", share < SHARE)
@@ -79,6 +79,6 @@ def _title(state: str, byte_code: bool) -> str:
 
 
 def _increase(grown: Sequence[Growth], what: str, state: str) -> tuple[int, int, int]:
-    """From the smallest size to the largest: the sizes', the instructions' and the system calls' difference."""
+    """The differences in size, instructions and system calls between the smallest and the largest size."""
     few, *_, many = (row for row in grown if (row.what, row.state) == (what, state))
     return many.size - few.size, many.instructions - few.instructions, many.system_calls - few.system_calls

@@ -1,6 +1,6 @@
-"""Build the example project in isolation with this checkout, and show what came out: ``python3 examples``.
+"""Build the example project in isolation with this checkout, and show the result: ``python3 examples``.
 
-Needs Python with its venv module and a C++ compiler, and neither an installed CUDA toolkit nor a GPU.
+Needs Python with its venv module, and a C++ compiler. Needs no installed CUDA toolkit, and no GPU.
 """
 
 import importlib.util
@@ -22,9 +22,9 @@ LOADED = "import skbuild_demo; print(open('/proc/self/maps').read())"
 
 
 def run(name: str, *command: "str | Path") -> str:
-    """Run *command* with its output in the log of that name; return the output, or end the program."""
+    """Run *command*, log its output under *name*, and return it; exit if the command fails."""
     environ = {**os.environ, "CUDA_BUILD_ACTIVATE_VERBOSE": "1"}
-    environ.pop("LD_LIBRARY_PATH", None)  # the loader would prefer it to the RUNPATH of the example's library
+    environ.pop("LD_LIBRARY_PATH", None)  # it would take precedence over the RUNPATH of the example's library
     start = time.monotonic()
     log = OUT / f"{name}.log"
     with log.open("wb") as file:
@@ -35,7 +35,7 @@ def run(name: str, *command: "str | Path") -> str:
         lines = output.splitlines()
         decisions = dict.fromkeys(line.strip() for line in lines if "cuda-build-activate: " in line)
         tail = "\n".join([*lines[-30:], "", *decisions])
-        sys.exit(f"{tail}\nfailed with status {code}: {shlex.join(map(str, command))}\nits whole output: {log}")
+        sys.exit(f"{tail}\nfailed with status {code}: {shlex.join(map(str, command))}\nfull output: {log}")
     return output
 
 
@@ -47,22 +47,22 @@ def show(title: str, lines: "list[str]") -> None:
 
 def main() -> None:
     if importlib.util.find_spec("ensurepip") is None:
-        sys.exit("This Python lacks ensurepip, which venv needs: Debian and Ubuntu have it in python3-venv.")
+        sys.exit("This Python lacks ensurepip, which venv needs. On Debian and Ubuntu: apt install python3-venv")
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     pip = (PYTHON, "-m", "pip", "--disable-pip-version-check")
     run("venv", sys.executable, "-m", "venv", VENV)
     run("pip", *pip, "install", "--upgrade", "pip")
     run("wheel", *pip, "wheel", "--no-deps", "-w", WHEELS, ".")
-    # Given as an option, the directory comes on top of those in PIP_FIND_LINKS.
+    # The option adds to the directories in PIP_FIND_LINKS.
     log = run("build", *pip, "wheel", "--no-deps", "-v", "--find-links", WHEELS, "-w", OUT, "examples/skbuild")
     used = re.findall(r"^ *(?:-- skbuild-demo|cuda-build-activate): (.*)", log, re.MULTILINE)
     paths = [line.partition(" = ")[2] for line in used if " = " in line]
-    # By which path the builds see it, and where it is.
+    # The path by which the build sees the root, and where it really is.
     root, own = re.search(r"with nvcc: (\S+)(?: -> (\S+))?$", "\n".join(used), re.MULTILINE).groups()
     if not paths or not all(path.startswith(root) for path in paths) or "/pip-build-env-" not in (own or root):
         show("The toolkit of the build:", used)
-        sys.exit("\nThis toolkit is not, or not only, the isolated build environment's.")
+        sys.exit("\nThe build used another toolkit than that of its isolated environment, or both.")
     (example,) = OUT.glob("skbuild_demo-*.whl")
     run("install", *pip, "install", example, "cuda-toolkit[cuobjdump]==13.*")
     (library,) = VENV.glob("lib/python*/site-packages/skbuild_demo/libskbuild_demo.so")
