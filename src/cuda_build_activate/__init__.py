@@ -65,9 +65,9 @@ def startup(sitedir: "str | None" = None) -> None:
 
 
 def shortcut(paths: "tuple[str, ...]", sitedir: "str | None") -> bool:
-    """Do what `_activate.startup()` would do, in simple cases; return whether this is one, or raise any exception.
+    """Do what `_activate.startup()` would do, if the case is simple; return whether it did, or raise anything.
 
-    It is if no variable expresses a choice, and there is no toolkit, or one whose root is current.
+    It is simple if no variable expresses a choice, and there is no toolkit, or one whose root is current.
     """
     get, access = os.environ.get, os.access
     switch, verbose = get(SWITCH), get(VERBOSE)
