@@ -215,7 +215,7 @@ def requested_major(environ: "Mapping[str, str]") -> "tuple[int | None, str, str
         return None, "", ""
     if switch in OFF:
         return None, "switched-off", "switched off by CUDA_BUILD_ACTIVATE"
-    if switch.isdecimal():
+    if switch.isdecimal() and len(switch) < 4:
         return int(switch), "", ""
     return None, "bad-switch", f"CUDA_BUILD_ACTIVATE={switch!r} is neither on nor off nor a CUDA major version"
 

@@ -449,7 +449,7 @@ def requirements(report: Report) -> list[str]:
         for need in needs:
             if " or " in need.distribution:
                 raise ValueError(f"{need.soname} is in {need.distribution}: install here the one it was built with")
-            if not need.required.startswith("torch"):
+            if not need.required or canonicalize_name(Requirement(need.required).name) != "torch":
                 lines.add(_line(need, need.owners[0]))
     return sorted(lines)
 

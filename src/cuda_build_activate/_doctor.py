@@ -305,8 +305,9 @@ def _ambient(environ: Mapping[str, str], activation: Activation) -> Iterator[Fin
     child = environ.get(MARKER) == root
     seen = shutil.which(nvcc_name(), path=environ.get("PATH") if child else activation.variables["PATH"])
     if activation.rule == 3 and seen != os.path.join(root, "bin", nvcc_name()):
-        why = "tools that look for nvcc on PATH use that one, with the rest of the toolkit from here"
-        yield Finding("other-nvcc", "error", f"{seen} comes first on PATH", why, f"put {root}/bin before it")
+        why = "tools that look for nvcc on PATH do not use this toolkit's"
+        seen = f"{seen} comes first on PATH" if seen else "PATH has no nvcc"
+        yield Finding("other-nvcc", "error", seen, why, f"put {root}/bin first on PATH")
     if child:
         others = {name: environ.get(name) for name in ROOT_VARIABLES if environ.get(name) != root}
         if others:
@@ -315,7 +316,8 @@ def _ambient(environ: Mapping[str, str], activation: Activation) -> Iterator[Fin
             yield Finding("other-root", "error", seen, why, f"set them all to {root}")
     for name in WINDOWS_SEARCHED if _toolkit.WINDOWS else SEARCHED:
         for directory in environ.get(name, "").split(os.pathsep):
-            if directory and not directory.startswith(root) and _holds_a_toolkit(directory):
+            inside = os.path.join(directory, "").startswith(os.path.join(root, ""))
+            if directory and not inside and _holds_a_toolkit(directory):
                 why = "builds take from there what this environment lacks"
                 remedy = f"remove {directory} from {name}, and list what this environment lacks"
                 yield Finding("other-toolkit", "warning", f"{name} has another toolkit, {directory}", why, remedy)

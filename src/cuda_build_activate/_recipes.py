@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from typing import NamedTuple, Union
@@ -59,8 +60,7 @@ def known(path: str = FILE) -> dict[str, Recipe]:
 
 def find(name: str) -> Union[Recipe, None]:
     """The recipe for the project *name*, in any spelling; None if there is none."""
-    normalized = name.lower().replace("_", "-").replace(".", "-")
-    return known().get(normalized)
+    return known().get(re.sub(r"[-_.]+", "-", name).lower())
 
 
 def uv_settings(recipe: Recipe, prefix: str = "") -> str:

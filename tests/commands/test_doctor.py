@@ -106,6 +106,12 @@ FAULTS: dict[str, Fault] = {
     "CUDA_HOME": ("", {"CUDA_HOME": "{decoy}", "CUDA_PATH": "{decoy}"}, [], []),  # overridden
     "another nvcc on PATH": ("", {"PATH": "{decoy}/bin:/usr/bin:/bin"}, [], []),  # overridden
     "CMAKE_PREFIX_PATH": ("", {"CMAKE_PREFIX_PATH": "/opt:{decoy}"}, [], ["other-toolkit"]),
+    "a path that begins like the root's": (
+        "mkdir cuda-build-activate; cp -r {decoy} cuda-build-activate/cu13-other",
+        {"CMAKE_PREFIX_PATH": "{site}/cuda-build-activate/cu13-other"},
+        [],
+        ["other-toolkit"],
+    ),
     "CPATH": ("", {"CPATH": "{decoy}/include"}, [], ["other-toolkit"]),
     "NVCC_APPEND_FLAGS": ("", {"NVCC_APPEND_FLAGS": "-I/opt"}, [], ["nvcc-flags"]),
     "run paths of no kind": ("", {"CUDA_BUILD_ACTIVATE_RPATH": "both"}, [], ["no-run-paths"]),
@@ -165,6 +171,7 @@ FAULTS: dict[str, Fault] = {
 ACTIVATED = {  # with what the parent, a build in the same environment, has changed
     "nothing": ({}, []),
     "another nvcc first on PATH": ({"PATH": "{decoy}/bin:{PATH}"}, ["other-nvcc"]),
+    "no nvcc on PATH": ({"PATH": "{decoy}/include"}, ["other-nvcc"]),
     "another CUDA_HOME": ({"CUDA_HOME": "{decoy}"}, ["other-root"]),
 }
 

@@ -75,7 +75,7 @@ def test_pip_builds_in_isolation_what_lacks_nothing_but_cuda() -> None:
 
 def test_any_spelling_of_a_name(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert printed(capfdbinary, "LightGBM") == printed(capfdbinary, "lightgbm")
-    assert printed(capfdbinary, "llama.cpp_python") == printed(capfdbinary, "llama-cpp-python")
+    assert printed(capfdbinary, "llama.cpp__python") == printed(capfdbinary, "llama-cpp-python")
 
 
 def test_an_unknown_project(capfdbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -513,6 +513,11 @@ def test_what_is_installed_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     needs = ["libcublas.so.13", "libcufft.so.12", "libcuvs.so", "libtorch.so"]
     lines = _audit.requirements(audit(Case(needs=needs).wheel(tmp_path)))
     assert lines == ["libcuvs-cu13==26.10.*", "nvidia-cublas>=13.4,<14", "nvidia-cufft==12.*", "torch==2.15.*"]
+    install(site, "torchvision", "0.30.0", "nvidia-nvjpeg==13.2.*")
+    lines = _audit.requirements(
+        audit(Case(needs=["libnvjpeg.so.13"], requires=["torchvision"]).wheel(tmp_path / "vision"))
+    )
+    assert lines == ["nvidia-nvjpeg==13.*"]
     brought = Case(needs=["libcublas.so.13"], run_path=CU13, requires=["someone-cu13"]).wheel(tmp_path / "b")
     assert codes(audit(brought)) == []
     nccl = audit(Case(needs=["libcusparse.so.12"]).wheel(tmp_path / "c"))

@@ -221,6 +221,12 @@ def test_search_path_and_environment_by_default(site: Path, monkeypatch: pytest.
             "bad-switch",
             "CUDA_BUILD_ACTIVATE='maybe' is neither on nor off nor a CUDA major version",
         ),
+        (
+            {"CUDA_BUILD_ACTIVATE": "1" * 5000},
+            1,
+            "bad-switch",
+            f"CUDA_BUILD_ACTIVATE='{'1' * 5000}' is neither on nor off nor a CUDA major version",
+        ),
         ({"CUDACXX": "/opt/bin/nvcc"}, 2, "compiler-chosen", "CUDACXX is set to /opt/bin/nvcc"),
         (
             {"CUDACXX": "/opt/cu13/bin/nvcc", "CUDA_BUILD_ACTIVATE_ROOT": "/opt/cu14"},
