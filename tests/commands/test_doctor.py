@@ -171,7 +171,7 @@ FAULTS: dict[str, Fault] = {
 ACTIVATED = {  # with what the parent, a build in the same environment, has changed
     "nothing": ({}, []),
     "another nvcc first on PATH": ({"PATH": "{decoy}/bin:{PATH}"}, ["other-nvcc"]),
-    "no nvcc on PATH": ({"PATH": "{decoy}/include"}, ["other-nvcc"]),
+    "no nvcc on PATH": ({"PATH": "{decoy}/include"}, ["other-nvcc", "no-host-compiler"]),
     "another CUDA_HOME": ({"CUDA_HOME": "{decoy}"}, ["other-root"]),
 }
 
