@@ -8,6 +8,7 @@ Without ``--all``: what needs no network, and real builds of the example by pip 
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -34,6 +35,9 @@ arguments = sys.argv[1:]
 if arguments[:1] in (["--diagrams"], ["--fleet"], ["--lock"], ["--news"]):
     os.execv(python, [str(python), str(TESTS / f"{arguments[0][2:]}.py"), *arguments[1:]])
 selected = [] if "--all" in arguments else ["-m", "not everything"]
+free = shutil.disk_usage(PROJECT).free // 10**9
+if "--all" in arguments and free < 30 and not (PROJECT / ".pytest_cache").exists():
+    print(f"Everything takes 30 GB, and {PROJECT} has {free}: expect failures.", file=sys.stderr)
 given = [argument for argument in arguments if argument != "--all"]
 # A test at a time on each processor, and whoever is done takes over from the others.
 os.execv(python, [str(python), "-m", "pytest", "--numprocesses=auto", "--dist=worksteal", *selected, *given])
