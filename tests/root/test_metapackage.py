@@ -142,7 +142,8 @@ def test_an_extra_beside_pytorch(
     cuda = minor_version(toolkit)
     described = f"__version__ = '{version}'\ncuda = '{cuda}'\n"
     pin = f"Requires-Dist: cuda-toolkit[cudart]=={toolkit}"
-    make_wheel(tmp_path, "torch", version, {"torch/version.py": described}, pin)
+    # A local version is preferred to the real one, which other tests have fetched.
+    make_wheel(tmp_path, "torch", f"{version}+standin", {"torch/version.py": described}, pin)
     index = {**offline, "PIP_FIND_LINKS": f"{offline['PIP_FIND_LINKS']} {tmp_path}"}
     index["UV_FIND_LINKS"] += f",{tmp_path}"
     venv = VEnv(tmp_path / "venv")
