@@ -164,7 +164,7 @@ PROGRAMS = {
     "torch": (
         """
 from torch.utils.cpp_extension import load_inline
-cpp = "#include <torch/csrc/utils/pybind.h>\\nint next(int);"
+cpp = "#include <torch/extension.h>\\nint next(int);"
 cuda = "__global__ void kernel() {} int next(int x) { return x + 1; }"
 options = {"functions": ["next"], "no_implicit_headers": True}  # of PyTorch's, which take a minute
 print(load_inline("probe", cpp_sources=cpp, cuda_sources=cuda, **options).next(41))
