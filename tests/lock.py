@@ -73,7 +73,11 @@ def main(names: Sequence[str]) -> None:
     wanted: dict[str, tuple[list[str], list[str]]] = {
         "environment": (["pip"], ["--group", "pyproject.toml:test"]),
         "tools": ([*BUILD_TOOLS], []),
-        "torch": ([f"torch=={[*TORCH][-1]}", "cuda-toolkit[nvcc,cccl]", "setuptools", "ninja", *COMPILERS], []),
+        # numba-cuda 0.30.4 does not work with NumPy 2.5.
+        "torch": (
+            [f"torch=={[*TORCH][-1]}", "cuda-toolkit[nvcc,cccl]", "setuptools", "ninja", *COMPILERS, "numpy<2.5"],
+            [],
+        ),
         "front-ends": ([*FRONT_ENDS, "hishel<2", "unearth<0.19"], []),  # pdm 2.29.3 does not work with the newest
         "torch-2.13": (["torch==2.13.0", "cuda-toolkit[nvcc,cccl]", "spatial-correlation-sampler==0.5.0"], []),
         "cmake-3.25": (["cmake==3.25.*"], []),
