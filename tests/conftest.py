@@ -123,6 +123,18 @@ def run(command: Sequence[Argument], *, env: Mapping[str, str] | None = None, cw
     return done.stdout
 
 
+def copy_example(destination: Path, *, whole: bool = False) -> Path:
+    """A copy of the example, *whole*, or without its sort, which takes nvcc the most time by far."""
+    project = shutil.copytree(PROJECT / "examples" / "skbuild", destination)
+    if not whole:
+        source = project / "src" / "skbuild_demo.cu"
+        text = source.read_text().replace("<cub/device/device_radix_sort.cuh>", "<cub/version.cuh>")
+        text, count = re.subn(r"^.*cub::DeviceRadixSort::SortKeys.*\n", "", text, flags=re.MULTILINE)
+        assert count == 2
+        source.write_text(text)
+    return project
+
+
 class VEnv:
     """A virtual environment."""
 

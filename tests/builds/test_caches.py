@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, SETPRIV, STABLE, VEnv, by_default, fetch, index_of, run
+from conftest import PROJECT, SETPRIV, STABLE, VEnv, by_default, copy_example, fetch, index_of, run
 from test_frontends import FRONT_ENDS
 from test_startup import interpreters
 from toolkits import MINIMAL
@@ -94,7 +94,7 @@ def build(front_end: str, environ: Mapping[str, str], project: Path, directory: 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    return shutil.copytree(PROJECT / "examples" / "skbuild", tmp_path / "project")
+    return copy_example(tmp_path / "project")
 
 
 def test_a_second_build_compiles_no_cuda_code(environ: dict[str, str], project: Path, tmp_path: Path) -> None:
@@ -274,9 +274,10 @@ def test_the_compiler_sees_no_other_path(
 
 
 def test_two_builds_give_the_same_bytes(
-    base: str, for_the_example: dict[str, str], hostile: dict[str, str], project: Path, tmp_path: Path
+    base: str, for_the_example: dict[str, str], hostile: dict[str, str], tmp_path: Path
 ) -> None:
     """By two front ends, with all paths in it that debugging needs, by the settings of docs/how-to/caches.md."""
+    project = copy_example(tmp_path / "project", whole=True)
     environ = {**hostile, **for_the_example, NAME: base, "CUDAARCHS": "86", "CUDAFLAGS": "-g -lineinfo -objtemp"}
     settings = ["-C", f"build-dir={tmp_path}/build", "-C", "install.strip=false"]
     libraries = []

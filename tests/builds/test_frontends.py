@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, SETPRIV, STABLE, VEnv, run
+from conftest import SETPRIV, STABLE, VEnv, copy_example, run
 from faults import ACTIVATED, fault
 from toolkits import NEWEST, minor_version
 
@@ -51,7 +51,7 @@ def index(for_the_example: dict[str, str], temporary: dict[str, str]) -> dict[st
 def test_the_example_is_built_by_the_toolkit_of_its_build_environment(
     front_end: str, index: dict[str, str], cuobjdump: Path, tmp_path: Path
 ) -> None:
-    project = shutil.copytree(PROJECT / "examples" / "skbuild", tmp_path / "project")
+    project = copy_example(tmp_path / "project", whole=front_end in ("pip", "uv"))
     check(run(FRONT_ENDS[front_end](project, tmp_path / "out"), env=index, cwd=tmp_path), tmp_path / "out", cuobjdump)
 
 
@@ -89,7 +89,7 @@ def test_four_builds_at_once(index: dict[str, str], cuobjdump: Path, tmp_path: P
     roots, builds = set(), []
     for front_end in ("pip", "build", "uv", "uv, symlinks"):
         place = tmp_path / front_end
-        project = shutil.copytree(PROJECT / "examples" / "skbuild", place / "project")
+        project = copy_example(place / "project")
         command = [part for part in FRONT_ENDS[front_end](project, place / "out") if part != "--no-cache-dir"]
         with open(place / "log", "w") as log:
             builds.append((place, subprocess.Popen(command, env=environ, cwd=place, stdout=log, stderr=log)))
@@ -107,7 +107,7 @@ def test_no_home_directory(front_end: str, index: dict[str, str], wheel: Path, c
         pytest.skip("taking another user's place needs root")
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="s") as directory:
         place = Path(directory)
-        project = shutil.copytree(PROJECT / "examples" / "skbuild", place / "project")
+        project = copy_example(place / "project")
         shutil.copy(wheel, project)  # where it is built is closed to others
         for path in [place, project, *project.rglob("*")]:
             os.chown(path, 12345, 12345)
@@ -130,7 +130,7 @@ def test_no_home_directory(front_end: str, index: dict[str, str], wheel: Path, c
 def test_the_example_passes_its_own_tests(
     index: dict[str, str], for_the_example: dict[str, str], tmp_path: Path
 ) -> None:
-    project = shutil.copytree(PROJECT / "examples" / "skbuild", tmp_path / "project")
+    project = copy_example(tmp_path / "project", whole=True)
     run(FRONT_ENDS["uv"](project, tmp_path / "out"), env=index, cwd=tmp_path)
     (wheel,) = (tmp_path / "out").glob("skbuild_demo-*.whl")
     installed = VEnv(tmp_path / "installed")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import PROJECT, STABLE, VEnv, fetch, index_of, run
+from conftest import STABLE, VEnv, copy_example, fetch, index_of, run
 from toolkits import NEWEST, lock, minor_version
 
 pytestmark = pytest.mark.everything
@@ -130,7 +130,7 @@ def test_the_example_is_built_in_isolation(
     cuobjdump: Path,
     tmp_path: Path,
 ) -> None:
-    project = shutil.copytree(PROJECT / "examples" / "skbuild", tmp_path / "project")
+    project = copy_example(tmp_path / "project")
     workflow = WORKFLOWS[name]
     places = {"index": served, "python": sys.executable}
     for file, text in workflow.files.items():

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, Argument, VEnv, block, make_wheel, run
+from conftest import PROJECT, Argument, VEnv, block, copy_example, make_wheel, run
 from toolkits import NEWEST, TOOLKITS, TORCH, minor_version
 
 from cuda_build_activate._toolkit import versions
@@ -51,7 +51,7 @@ def test_the_extra_is_two_lines_of_metadata(proposed: Path, wheelhouse: Path) ->
 def test_the_extra_is_all_that_a_project_lists(
     front_end: list[str], proposed: Path, offline: dict[str, str], hostile: dict[str, str], tmp_path: Path
 ) -> None:
-    project = shutil.copytree(PROJECT / "examples" / "skbuild", tmp_path / "project")
+    project = copy_example(tmp_path / "project")
     pyproject = (project / "pyproject.toml").read_text()
     # The example also links cuBLAS.
     listed = (

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, VEnv, fetch, make_toolkit, run, script
+from conftest import VEnv, copy_example, fetch, make_toolkit, run, script
 from faults import ACTIVATED, expect, fault
 from test_frontends import FRONT_ENDS, check
 from toolkits import NEWEST, release_lock
@@ -88,7 +88,7 @@ def test_a_toolkit_without_nvcc_does_not_displace_the_script_of_another(venv: VE
 def test_a_build_with_scripts_in_its_environment(
     front_end: str, with_scripts: dict[str, str], temporary: dict[str, str], cuobjdump: Path, tmp_path: Path
 ) -> None:
-    project = shutil.copytree(PROJECT / "examples" / "skbuild", tmp_path / "project")
+    project = copy_example(tmp_path / "project")
     environ = {**temporary, **with_scripts, "CUDAARCHS": "86"}
     log = run(FRONT_ENDS[front_end](project, tmp_path / "out"), env=environ, cwd=tmp_path)
     assert re.search(r"nvidia[-_]cuda[-_]nvcc[-=]+[\d.]+\+scripts", log)
