@@ -48,7 +48,8 @@ def with_torch(wheelhouse: Path, wheel: Path, pytestconfig: pytest.Config) -> di
     fetch("torch", pytestconfig)
     # Of several versions of the toolkit there, PyTorch takes its own; of all else, what is locked.
     locked = dict.fromkeys(("PIP_CONSTRAINT", "UV_CONSTRAINT", "UV_BUILD_CONSTRAINT"), str(lock("torch")))
-    return {**index_of(wheelhouse, wheel, pytestconfig), **locked}
+    # pip would compile all of PyTorch's modules in each build environment.
+    return {**index_of(wheelhouse, wheel, pytestconfig), **locked, "PIP_NO_COMPILE": "1"}
 
 
 @pytest.fixture(scope="session")
