@@ -39,5 +39,8 @@ free = shutil.disk_usage(PROJECT).free // 10**9
 if "--all" in arguments and free < 35:
     print(f"{PROJECT} has {free} GB left; from nothing, all tests take 35 GB.", file=sys.stderr)
 given = [argument for argument in arguments if argument != "--all"]
-# A test at a time on each processor, and whoever is done takes over from the others.
-os.execv(python, [str(python), "-m", "pytest", "--numprocesses=auto", "--dist=worksteal", *selected, *given])
+# A test at a time on each processor, and whoever is done takes over from the others. Of all tests, many wait for the
+# network or the disk: then one more has the processor.
+processes = len(os.sched_getaffinity(0)) + ("--all" in arguments)
+options = [f"--numprocesses={processes}", "--dist=worksteal", *selected]
+os.execv(python, [str(python), "-m", "pytest", *options, *given])
