@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import ssl
 import struct
 import sys
 import tempfile
@@ -51,6 +52,7 @@ MARKERS_SAY_SO = (13, 2, 1)
 
 _TAIL = 1 << 16
 _LARGEST_LIBRARY = 1 << 20  # of what is an import library; the others hold code
+_TLS = ssl.create_default_context()  # to make one takes longer than to fetch with it
 T = TypeVar("T")
 
 
@@ -200,7 +202,7 @@ def _members(url: str) -> list[zipfile.ZipInfo]:
 def _open(url: str, offset: int) -> http.client.HTTPResponse:
     """The wheel from its last *-offset* bytes on."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={offset}"})  # noqa: S310 an index's URL
-    response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=60)  # noqa: S310
+    response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=60, context=_TLS)  # noqa: S310
     return response
 
 
