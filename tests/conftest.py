@@ -27,6 +27,7 @@ from toolkits import (
     NEWEST,
     OLDEST_OF_THE_EXTRA,
     PRODUCTS,
+    RELEASES,
     TOOLKITS,
     TORCH,
     WINDOWS_COMPONENTS,
@@ -99,6 +100,10 @@ SETS: dict[str, list[tuple[tuple[str, ...], Path]]] = {
 
 # These come first, and are so run by one process each, which makes what all tests of the file use: a machine, PyTorch.
 LONGEST = ("test_arm64.py", "test_torch.py", "test_windows.py")
+
+# Most of the time of these is that of making files.
+IN_MEMORY = ("test_activate.py", "test_assemble.py", "test_faults.py", "test_races.py")
+MEMORY = "/dev/shm"  # noqa: S108
 
 needs_headers = pytest.mark.skipif(
     not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")),
@@ -393,6 +398,30 @@ def temporary(hostile: dict[str, str], base: str) -> dict[str, str]:
     return {**hostile, "CUDA_BUILD_ACTIVATE_STABLE_PATH": base}
 
 
+def in_memory() -> bool:
+    """Whether programs can be started from /dev/shm, and some space is left there: a container's has little."""
+    try:
+        found = os.statvfs(MEMORY)
+    except OSError:
+        return False
+    return not found.f_flag & os.ST_NOEXEC and found.f_bavail * found.f_frsize > 2 << 30 and os.access(MEMORY, os.W_OK)
+
+
+@pytest.fixture
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory for files by the thousand: in memory, if that can be."""
+    place = tempfile.mkdtemp(prefix="tests-", dir=MEMORY) if in_memory() else tmp_path_factory.mktemp("memory")
+    yield Path(place)
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest) -> Path:
+    """pytest's own, but in memory for the tests of IN_MEMORY."""
+    path: Path = request.getfixturevalue("memory" if request.path.name in IN_MEMORY else "tmp_path")
+    return path
+
+
 def fetch(name: str, config: pytest.Config) -> Path:
     """Fetch the wheels of a set, once, into a directory in pytest's cache, and return that."""
     # What is for Windows has names that other tests look for.
@@ -485,7 +514,7 @@ def block(start: str) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fetch", action="store_true", help="fetch what the tests install, and run none")
+    parser.addoption("--fetch", action="store_true", help="fetch what the tests install and survey, and run none")
     parser.addoption(
         "--unlocked", action="append", metavar="RELEASE", help="survey these releases, which the tests do not know yet"
     )
@@ -496,6 +525,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.fetch:
         for name in SETS:
             fetch(name, config)
+        import layout  # which imports this module
+
+        for platform in layout.PLATFORMS:
+            layout.survey(platform, Path(config.cache.mkdir("wheel-layouts")), RELEASES)
         pytest.exit("all is fetched", 0)
     # mutants.py: where several sessions end at once, pytest fails to remove the same dead link twice.
     if os.environ.get("MUTANT_UNDER_TEST"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -196,13 +195,6 @@ def without_most_headers(files: Mapping[str, str]) -> Mapping[str, str]:
         many = re.match(r"include/(?:[^/]+/){2}", rest) and rest not in NEEDED
         kept.setdefault((wheel, os.path.dirname(path) if many else path), path)
     return {path: wheel for (wheel, _), path in kept.items()}
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Path]:
-    """A directory for files by the ten thousand: in memory, where there is such a file system."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else tmp_path) as directory:  # noqa: S108
-        yield Path(directory)
 
 
 def make_empty(site: Path, files: Mapping[str, str]) -> Path:
