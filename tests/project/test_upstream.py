@@ -101,7 +101,7 @@ def test_import_libraries(pytestconfig: pytest.Config) -> None:
         if not any(path.endswith(".lib") for path, other in files.items() if other.startswith(f"{wheel}-"))
     }
     assert "cudart.lib" in libraries
-    named = re.findall(r"DLLs and headers of (.*?),\s+and no import", PAGE, re.DOTALL)[0]
+    named = re.findall(r"DLLs\s+and\s+headers\s+of\s(.*?),\s+and\s+no\s+import", PAGE, re.DOTALL)[0]
     names = {name.strip().lower() for name in re.split(r",|\band\b", named)}
     assert {wheel.removeprefix("nvidia_").removeprefix("cuda_") for wheel in lacking} >= names
     ((command, printed),) = commands("The wheels: import libraries for Windows")
