@@ -69,8 +69,8 @@ def test_a_shell_reads_what_is_printed(name: str, capfdbinary: pytest.CaptureFix
 def test_pip_builds_in_isolation_what_lacks_nothing_but_cuda() -> None:
     """Of what is installed beside pip, an isolated build sees CUDA alone."""
     without = {name for name, recipe in RECIPES.items() if "--no-build-isolation" in _recipes.pip_commands(recipe)[1]}
-    assert {"torch-scatter", "pytigre"} <= without  # PyTorch; NumPy and Cython
-    assert without.isdisjoint({"pycuda", "lightgbm", "dlib"})  # the toolkit; NCCL; cuDNN
+    assert {"torch-scatter", "pytigre", "dlib"} <= without  # PyTorch; NumPy and Cython; Ninja
+    assert without.isdisjoint({"pycuda", "lightgbm"})  # the toolkit; NCCL
 
 
 def test_any_spelling_of_a_name(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
