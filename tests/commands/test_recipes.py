@@ -71,6 +71,7 @@ def test_pip_builds_in_isolation_what_lacks_nothing_but_cuda() -> None:
     without = {name for name, recipe in RECIPES.items() if "--no-build-isolation" in _recipes.pip_commands(recipe)[1]}
     assert {"torch-scatter", "pytigre", "dlib"} <= without  # PyTorch; NumPy and Cython; Ninja
     assert without.isdisjoint({"pycuda", "lightgbm"})  # the toolkit; NCCL
+    assert RECIPES["dlib"]._replace(build=["nvidia-cudnn-cu13"]).isolated
 
 
 def test_any_spelling_of_a_name(capfdbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -184,19 +184,6 @@ def windows(cache: Path, releases: tuple[Sequence[str], bool]) -> Mapping[str, S
     }
 
 
-def without_most_headers(files: Mapping[str, str]) -> Mapping[str, str]:
-    """*files* with one header of each wheel in each directory where the root links a whole directory above it.
-
-    And with those that are needed.
-    """
-    kept: dict[tuple[str, str], str] = {}
-    for path, wheel in files.items():
-        rest = split(path)[1]
-        many = re.match(r"include/(?:[^/]+/){2}", rest) and rest not in NEEDED
-        kept.setdefault((wheel, os.path.dirname(path) if many else path), path)
-    return {path: wheel for (wheel, _), path in kept.items()}
-
-
 def make_empty(site: Path, files: Mapping[str, str]) -> Path:
     """Make *site* as installing the wheels does, of empty files."""
     for directory in {os.path.dirname(path) for path in files}:
@@ -280,8 +267,7 @@ def test_every_file_has_its_place_in_the_root(
 ) -> None:
     pretend_machine(monkeypatch, machine)
     problems: list[str] = []
-    for release, all_files in linux[machine].items():
-        files = without_most_headers(all_files)
+    for release, files in linux[machine].items():
         site = make_empty(memory / release, files)
         problems += [f"{release}: {problem}" for problem in check_linux(site, files)]
         if number(release) >= (13,):
@@ -377,8 +363,7 @@ def check_windows(site: Path, platform: str, files: Sequence[str], monkeypatch: 
 def test_windows(windows: Mapping[str, Survey], platform: str, memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     problems: list[str] = []
     monkeypatch.setattr(_import_libraries, "import_library", os.fsencode)  # the DLLs are empty here
-    for release, all_files in windows[platform].items():
-        files = without_most_headers(all_files)
+    for release, files in windows[platform].items():
         site = make_empty(memory / release, files)
         needed = [path for path in files if is_needed(path, platform)]
         wrong = check_windows(site, platform, needed, monkeypatch)
