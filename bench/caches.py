@@ -186,8 +186,8 @@ def _source(builder: Builder, project: Project) -> Path:
     source = builder.directory / "source"
     if not project.sdist:
         return shutil.copytree(EXAMPLE, source)
-    fetch = (builder.tools.python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:")
-    run(*fetch, "--no-build-isolation", "--dest", source, project.sdist)
+    fetch = (builder.tools.python, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", source)
+    run(*fetch, "--no-binary", project.sdist.partition("==")[0], project.sdist)
     (sdist,) = source.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         archive.extractall(source, filter="data")

@@ -36,9 +36,10 @@ These are source distributions of other projects on PyPI. `cuda-build-activate r
 build one with a toolkit from PyPI, unchanged, with uv or with pip.
 
 Of {recipes} [recipes](../../src/cuda_build_activate/recipes.json), {run} were run, and {built} projects were built and
-loaded. *Built*: with uv, in isolation, for one architecture, on Linux x86_64 with two cores and no CUDA. *Loaded*:
-imported in an environment that has neither nvcc nor this package, with no installed CUDA, and with a stub in place of
-the driver. There was no GPU, so no kernel has run. The times are upper limits, since some builds ran side by side.
+loaded. *Built*: with uv, in isolation, for one architecture if the project offers the choice, on Linux x86_64 with two
+cores and no CUDA. *Loaded*: imported in an environment that has neither nvcc nor this package, with no installed CUDA,
+and with a stub in place of the driver. There was no GPU, so no kernel has run. The times are upper limits, since some
+builds ran side by side.
 
 `python3 tests --fleet [PROJECT ...]` builds the projects and writes this page.
 """
@@ -195,8 +196,11 @@ def page() -> str:
         tested = recipe.tested
         ended, took = "not run", ""
         if tested:
-            code = tested.get("device code") or "no device code"
-            details = [f"CUDA {tested['toolkit']}", code] if "toolkit" in tested else []
+            code = tested.get("device code", "").split()
+            described = " ".join(code) or "no device code"
+            if len(code) > 4:
+                described = f"device code for {sum(name.startswith('sm_') for name in code)} architectures"
+            details = [f"CUDA {tested['toolkit']}", described] if "toolkit" in tested else []
             ended = ", ".join([f"{tested['outcome']} on {tested['date']}", *details])
             took = f"{float(tested['minutes']):.0f} min"
         if tested.get("fault"):
