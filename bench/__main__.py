@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         ("record", "rewrite recorded.json, for all supported versions of Python on this machine"),
     ):
         modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, default="startup", help=text)
-    text = "instead, build twice with ccache, in several ways: needs the network; lightgbm takes an hour"
+    text = "instead, build twice with ccache, in several ways: needs the network; lightgbm takes half an hour"
     modes.add_argument("--caches", nargs="?", const="example", choices=[*caches.PROJECTS], help=text)
     wheel = "measure this wheel, with the uv of the running environment, instead of making both"
     parser.add_argument("--wheel", type=Path, help=wheel)

@@ -1,7 +1,9 @@
-"""The pictures in docs are of what the pages, and bench's last results, have."""
+"""The pictures in docs, and the figures of what this package costs, are those of bench's last results and of the pages."""
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -26,6 +28,30 @@ def test_plots_are_of_the_last_results(tmp_path: Path) -> None:
     made = {path.name: path.read_text() for path in (tmp_path / "docs" / "pictures").iterdir()}
     plots = {path.name: path.read_text() for path in PICTURES.iterdir() if not path.name.startswith("diagram-")}
     assert plots == made, "python3 bench --pictures draws them"
+
+
+def test_the_page_has_the_last_results() -> None:
+    page = (PROJECT / "docs" / "understand" / "cost.md").read_text()
+    results = json.loads((PROJECT / "bench" / "result.json").read_text())
+
+    counts = re.findall(r"\| \+([\d.]+) M \| \+([\d.]+) M \|$", page, re.MULTILINE)
+    states = [row for row in results["startup"]["states"] if row["python"].startswith("3.11.")]
+    measured = {
+        state: tuple(
+            f"{row['instructions'] / 1e6:.2f}"
+            for row in sorted(states, key=lambda row: not row["byte_code"])
+            if row["state"] == state
+        )
+        for state in {row["state"] for row in states}
+    }
+    assert len(counts) == 10
+    assert set(counts) <= set(measured.values())
+
+    builds = re.findall(r"\| (\d+) \| (\d+) \| (\d+) of (\d+) \|$", page, re.MULTILINE)
+    timed = [row for name in ("lightgbm", "example") for row in results[f"caches, {name}"]["builds"]]
+    assert builds == [
+        (f"{row['cold']:.0f}", f"{row['warm']:.0f}", str(row["hits"]), str(row["files"])) for row in timed
+    ]
 
 
 @pytest.mark.parametrize("picture", sorted(PICTURES.glob("*.svg")), ids=lambda path: path.name)
