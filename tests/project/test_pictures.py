@@ -1,4 +1,4 @@
-"""The pictures in docs, and the figures of what this package costs, are those of bench's last results and of the pages."""
+"""The pictures in docs and the figures of what this package costs: they are of the last results, and of the pages."""
 
 from __future__ import annotations
 
