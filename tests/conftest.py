@@ -47,6 +47,10 @@ Argument = Union[str, "os.PathLike[str]"]
 SETPRIV = shutil.which("setpriv") or "setpriv"
 WITHOUT_PRIVILEGE = [SETPRIV, "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 
+# Root can take the place of other users, unless it is alone in a user namespace.
+_USERS = Path("/proc/self/uid_map").read_text().split()[2::3]
+OTHER_USERS = os.geteuid() == 0 and max(map(int, _USERS)) > 1
+
 VARIABLES = {
     "CUDA_BUILD_ACTIVATE_ROOT",
     "CUDA_BUILD_ACTIVATE_SITE",

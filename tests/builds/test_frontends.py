@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SETPRIV, STABLE, VEnv, copy_example, run
+from conftest import OTHER_USERS, SETPRIV, STABLE, VEnv, copy_example, run
 from faults import ACTIVATED, fault
 from toolkits import NEWEST, minor_version
 
@@ -103,7 +103,7 @@ def test_four_builds_at_once(index: dict[str, str], cuobjdump: Path, tmp_path: P
 @fault("front ends", "a user without a home directory, by pip and by uv", ACTIVATED)
 @pytest.mark.everything
 def test_no_home_directory(front_end: str, index: dict[str, str], wheel: Path, cuobjdump: Path) -> None:
-    if os.geteuid() != 0:
+    if not OTHER_USERS:
         pytest.skip("taking another user's place needs root")
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="s") as directory:
         place = Path(directory)

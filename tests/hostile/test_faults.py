@@ -18,7 +18,7 @@ from pathlib import Path
 
 import coverage
 import pytest
-from conftest import PROJECT, SETPRIV, WITHOUT_PRIVILEGE, VEnv, run
+from conftest import OTHER_USERS, PROJECT, SETPRIV, WITHOUT_PRIVILEGE, VEnv, run
 from faults import (
     ACTIVATED,
     CACHED,
@@ -49,7 +49,7 @@ def test_a_fault(group: str, name: str, env: VEnv, environ: dict[str, str], tmp_
     fault = FAULTS[group][name]
     if "-P" in fault.options and sys.version_info < (3, 11):
         pytest.skip("Python 3.11 is the first with -P")
-    if "chown" in fault.commands and os.geteuid() != 0:
+    if "chown" in fault.commands and not OTHER_USERS:
         pytest.skip("chown needs root")
     path = tmp_path / fault.path
     while len(str(path)) + len(str(env.site)) - len(str(tmp_path)) < fault.length - 1:
@@ -178,7 +178,7 @@ def test_a_container_layer(env: VEnv, environ: dict[str, str]) -> None:
 @contextmanager
 def foreign(env: VEnv, environ: dict[str, str]) -> Iterator[None]:
     """Let *env* be another user's, in a place that all users can reach."""
-    if os.geteuid() != 0:
+    if not OTHER_USERS:
         pytest.skip("taking another user's place needs root")
     place = Path(tempfile.mkdtemp())
     place.chmod(0o755)

@@ -247,6 +247,15 @@ def test_the_first_entry_wins(tmp_path: Path) -> None:
     assert (root / "include" / "cccl" / "second.h").exists()
 
 
+def test_cmake_packages_among_the_libraries(site: Path) -> None:
+    """As CCCL's wheels had them before 13.2.75: the directory is shown once, and the libraries after it, too."""
+    libraries = make_toolkit(site) / "lib"
+    (libraries.parent / "cccl" / "lib" / "cmake").rename(libraries / "cmake")
+    root = Path(str(activate([site], {}).root))
+    assert os.readlink(root / "lib64" / "cmake" / "cccl" / "cccl-config.cmake").endswith("cmake/cccl/cccl-config.cmake")
+    assert (root / "lib64" / "libcudart.so.13").exists()
+
+
 def test_an_unchanged_environment_keeps_its_root(site: Path) -> None:
     root = root_of(site)
     made = os.readlink(root)

@@ -409,6 +409,38 @@ def test_by_a_stable_path(site: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert (activate([], {}).own_root, activate([], {}).no_stable_path) == (None, "")
 
 
+def test_which_environments_get_a_stable_path(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_toolkit(site)
+    own = f"{site}/cuda-build-activate/cu13"
+    monkeypatch.setattr("cuda_build_activate._root._TEMPORARY", ())
+    monkeypatch.setattr("cuda_build_activate._root._BASE", f"{tmp_path}/cba-")
+    above, begun = str(tmp_path), str(site)[:-1]
+    for name, directory in (("HOME", above), ("TMPDIR", ""), ("TMPDIR", "relative"), ("TMPDIR", begun)):
+        assert activate([site], {name: directory}).root == own
+    monkeypatch.chdir(above)
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        for _ in range(2):
+            done = activate([site], {name: above})
+            assert str(done.root).startswith(f"{tmp_path}/cba-{os.geteuid()}/")
+            assert done.no_stable_path == ""
+    variable = "CUDA_BUILD_ACTIVATE_STABLE_PATH"
+    for value in ("off", "OFF"):
+        done = activate([site], {"TMPDIR": above, variable: value})
+        assert (done.root, done.no_stable_path) == (own, "")
+    for value in ("relative", f"{tmp_path}/a;b"):
+        done = activate([site], {"TMPDIR": above, variable: value})
+        assert done.root == own
+        assert done.no_stable_path == f"{variable}={value!r} is neither off nor a usable absolute path"
+    # Others may search the directory above, or add to it where they cannot remove what is there.
+    for mode, usable in ((0o1777, True), (0o771, True), (0o777, False)):
+        base = tmp_path / f"{mode:o}" / "base"
+        base.parent.mkdir()
+        base.parent.chmod(mode)
+        done = activate([site], {"TMPDIR": above, variable: str(base)})
+        assert str(done.root).startswith(f"{base}/") == usable
+        assert done.no_stable_path == ("" if usable else f"{base} is not closed to other users")
+
+
 def test_names_by_which_environments_are_told_apart() -> None:
     assert len({_toolkit.fingerprint([str(number)]) for number in range(1000)}) == 1000
 
