@@ -6,13 +6,14 @@ import base64
 import csv
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from conftest import run
 
-TAG = "py3-none-linux_x86_64"
+TAG = f"py3-none-linux_{os.uname().machine}"
 TIME = (2026, 1, 2, 3, 4, 6)
 
 
