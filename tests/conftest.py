@@ -31,6 +31,7 @@ from toolkits import (
     TOOLKITS,
     TORCH,
     WINDOWS_COMPONENTS,
+    WINDOWS_TOOLS,
     WITHOUT_NVCC,
     lock,
     release_lock,
@@ -91,8 +92,8 @@ SETS: dict[str, list[tuple[tuple[str, ...], Path]]] = {
     "older Pythons": [((*PURE, "exceptiongroup", "tomli", "typing-extensions"), lock("tools"))],
     # pip evaluates markers for the machine that it runs on, so that all are named; without cuBLAS, which takes 420 MB.
     "windows": [
-        (("--platform=win_amd64", "--no-deps", *WINDOWS_COMPONENTS), release_lock(NEWEST)),
-        (("--platform=win_amd64", "--no-deps", "cmake", "ninja", "pip"), lock("tools")),
+        (("--platform=win_amd64", "--no-deps", "cuda-toolkit", *WINDOWS_COMPONENTS), release_lock(NEWEST)),
+        (("--platform=win_amd64", "--no-deps", *WINDOWS_TOOLS), lock("tools")),
         (("--platform=win_amd64", "--no-deps", "ziglang"), lock("ziglang")),
     ],
     "front ends": [(FRONT_ENDS, lock("front-ends"))],

@@ -90,6 +90,7 @@ WINDOWS_COMPONENTS = (
     *("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-runtime", "nvidia-cuda-cccl"),
     *("nvidia-cuda-nvrtc", "nvidia-cuda-cupti", "nvidia-nvfatbin", "nvidia-nvjpeg", "nvidia-nvml-dev"),
 )
+WINDOWS_TOOLS = ("pip", "cmake", "ninja", "scikit-build-core", "packaging", "pathspec")
 
 # These lie beside the toolkit's directory, and the last two in it.
 PRODUCTS = ("nvidia-cudnn-cu13", "nvidia-nccl-cu13", "nvidia-nvshmem-cu13", "cutensor-cu13")

@@ -100,6 +100,8 @@ def plan(toolkit: Toolkit) -> "Content":
                 root.merge(row.place, os.path.join(entry, directory, row.source), row.start, row.by_file or windows)
     for place in ("bin", "include"):
         root.directory(place)
+    if toolkit.nvcc:  # names this directory even without CCCL, and CMake insists on it
+        root.content.setdefault("include/cccl", None)
     if windows:
         from cuda_build_activate._import_libraries import add_missing
 

@@ -195,7 +195,7 @@ def _missing(activation: Activation, toolkit: Toolkit) -> Iterator[Finding]:
         seen = "bin/crt/link.stub is missing, as in every wheel of CUDA 13.0.0"
         remedy = 'list "cuda-toolkit[nvcc]>=13.0.3,==13.*"'
         yield Finding("missing-link-stub", "error", seen, "nvcc can compile, but not link", remedy)
-    if not _has(activation, toolkit, "include/cccl"):
+    if not _has(activation, toolkit, "include/cccl/thrust"):
         remedy = f'add "cuda-toolkit[cccl]=={minor}.*"'
         why = "cuda_fp16.h, cublas_v2.h and others include them"
         yield Finding("missing-cccl", "warning", "CCCL's headers are missing", why, remedy)
@@ -406,14 +406,16 @@ def prove(activation: Activation, environ: Mapping[str, str]) -> Iterator[Union[
         yield Finding("not-compiled", "error", "there is no nvcc to try", activation.reason, "see the other findings")
         return
     nvcc = os.path.join(activation.root, "bin", nvcc_name())
-    if _toolkit.WINDOWS:  # names of sections have eight bytes there
-        program, fatbin, cudart, cublas = "program.exe", b".nv_fatb", b"cudart64_", b"cublas64_"
+    if _toolkit.WINDOWS:  # names of sections have eight bytes there, and CUDA 13's shared runtime is the driver's
+        program, fatbin, cublas = "program.exe", b".nv_fatb", b"cublas64_"
+        runtime, cudart = "hybrid", b"nvcudart_hybrid64.dll"
     else:
-        program, fatbin, cudart, cublas = "program", b".nv_fatbin", b"libcudart.so.", b"libcublas.so."
+        program, fatbin, cublas = "program", b".nv_fatbin", b"libcublas.so."
+        runtime, cudart = "shared", b"libcudart.so."
     # What passed, the source, nvcc's options, and what the program then contains.
     steps = [
         ("compiled and linked a kernel; its device code is in the program", KERNEL, ["-cudart", "static"], fatbin),
-        ("linked the shared runtime", KERNEL, ["-cudart", "shared"], cudart),
+        (f"linked the {runtime} runtime", KERNEL, ["-cudart", runtime], cudart),
     ]
     libraries = ("lib64/libcublas.so", "lib/x64/cublas.lib", "lib/arm64/cublas.lib")
     if any(os.path.exists(os.path.join(activation.root, library)) for library in libraries):

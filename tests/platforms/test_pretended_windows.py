@@ -314,7 +314,9 @@ def test_the_doctor(site: Path, tmp_path: Path) -> None:
 
 
 def test_the_doctor_compiles(site: Path) -> None:
-    nvcc = script(site / "nvidia/cu13/bin/nvcc.exe", "echo .nv_fatb cudart64_13.dll cublas64_13.dll > program.exe")
+    nvcc = script(
+        site / "nvidia/cu13/bin/nvcc.exe", "echo .nv_fatb nvcudart_hybrid64.dll cublas64_13.dll > program.exe"
+    )
     assert nvcc.exists()
     passed = [*_doctor.prove(activate([site], {}), dict(os.environ))]
     assert [line for line in passed if isinstance(line, str)] == passed

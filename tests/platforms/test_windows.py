@@ -1,7 +1,7 @@
 """Windows, under Wine: a real CPython for Windows, pip, CMake, nvcc, and a program that calls a DLL.
 
 In the place of Microsoft's compiler and linker are clang and lld (ziglang), with just enough of the headers of its
-runtime library for nvcc; that library itself is not to be had, so that no program is linked that needs it.
+runtime library for nvcc, and of what it links statically; the rest of that library are Wine's DLLs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,17 @@ assert.h corecrt.h crtdefs.h ctype.h limits.h math.h memory.h new stdarg.h stdde
 cassert climits cmath cstdarg cstddef cstdio cstdlib cstring ctime functional type_traits utility
 """
 AS_MICROSOFTS = "-fmsc-version=1944 -U__clang__ -U__SIZEOF_INT128__ -X -Wno-everything"
+# With each program that is linked.
+CRT = ("kernel32", "ucrtbase", "vcruntime140")
+# What CMake links with each program, too.
+STANDARD_LIBRARIES = "advapi32 comdlg32 gdi32 kernel32 ole32 oleaut32 shell32 user32 uuid winspool"
+# For a manifest, CMake would call mt.exe and rc.exe.
+NO_MANIFEST = "-DCMAKE_EXE_LINKER_FLAGS=/MANIFEST:NO -DCMAKE_SHARED_LINKER_FLAGS=/MANIFEST:NO"
 KEEP = "/clang:-fkeep-persistent-storage-variables"  # what registers device code, nothing refers to
+
+KERNEL = 'extern "C" __global__ void kernel(int *result) { *result = 42; }\n'
+DEVICE_CODE = bytes.fromhex("50ed55ba")  # what it begins with
+INSUFFICIENT_DRIVER = 35  # as there is none
 
 # By the name of a DLL without its version, the target that CMake has for it, if any.
 TARGETS = {
@@ -91,11 +101,15 @@ class Windows:
             **os.environ,
             "WINEPREFIX": str(directory / "prefix"),
             "WINEDEBUG": "-all",
-            "WINEDLLOVERRIDES": "mscoree,mshtml=",  # .NET and HTML, which it would ask for at its first start
+            # .NET and HTML, which it would ask for at its first start; a debugger, which would wait for a user.
+            "WINEDLLOVERRIDES": "mscoree,mshtml,winedbg.exe=",
             "WINEPATH": on_z(directory / COMPILER),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "CL_ZIG": on_z(self.tools / "ziglang" / "zig.exe"),
+            "ZIG": on_z(self.tools / "ziglang" / "zig.exe"),
             "CL_OPTIONS": f"{AS_MICROSOFTS} {KEEP} -I{on_z(directory / 'crt')}",
+            "LIB": on_z(directory / "crt"),
+            # lld reads that before its command line.
+            "LINK": f"/nodefaultlib /subsystem:console crt.obj {' '.join(f'{name}.lib' for name in CRT)}",
         }
         # Make what is drive C; let the server run on between programs; start its services, which would keep pipes open.
         server = [*UNPRIVILEGED, SERVER]
@@ -155,20 +169,35 @@ class Windows:
         seen: dict[str, str] = json.loads(self.python("-c", code, env=env).stdout)
         return seen
 
-    def compile(self, source: Path) -> Path:
-        """The program that *source* makes, of Windows' own DLL and of the toolkit's import libraries."""
-        made = self.directory / source.with_suffix(".exe").name
-        target = "--target=x86_64-pc-windows-msvc"
-        options = ["-O1", "-ffreestanding", "-mno-stack-arg-probe", "-c", on_z(source), "-o", on_z(f"{made}.obj")]
-        self.start(self.environ["CL_ZIG"], "clang", target, *options)
-        kernel32 = self.directory / "kernel32.lib"
-        if not kernel32.exists():
-            dll = self.directory / "prefix" / "drive_c" / "windows" / "system32" / "kernel32.dll"
-            kernel32.write_bytes(import_library(str(dll)))
-        libraries = [kernel32, *self.root.glob("lib/x64/nvrtc.lib")]
-        options = ["/entry:start", "/subsystem:console", "/nodefaultlib", f"/out:{on_z(made)}"]
-        self.start(self.environ["CL_ZIG"], "lld-link", *options, on_z(f"{made}.obj"), *map(on_z, libraries))
-        return made
+    def make_crt(self) -> None:
+        """Microsoft's runtime library, as far as it is needed."""
+        directory = self.directory / "crt"
+        directory.mkdir()
+        for name in HEADERS.split():
+            (directory / name).write_text('#include "crt.h"\n')
+        shutil.copy(HERE / "crt.h", directory)
+        for name in CRT:
+            dll = self.directory / "prefix" / "drive_c" / "windows" / "system32" / f"{name}.dll"
+            (directory / f"{name}.lib").write_bytes(import_library(str(dll)))
+        for name in {*STANDARD_LIBRARIES.split()} - {*CRT}:
+            shutil.copy(directory / "kernel32.lib", directory / f"{name}.lib")
+        self.compile(HERE / "crt.c", directory / "crt.obj")
+
+    def make_compiler(self) -> None:
+        """cl.exe and link.exe, and the scripts that nvcc calls."""
+        scripts = self.directory / "VC" / "Auxiliary" / "Build"
+        scripts.mkdir(parents=True)
+        for name in ("vcvarsall.bat", "vcvars64.bat"):
+            (scripts / name).write_text("@exit /b 0\n")
+        (self.directory / COMPILER).mkdir(parents=True)
+        for name, command in (("cl", "clang --driver-mode=cl"), ("link", "lld-link")):
+            made = self.directory / COMPILER / f"{name}.obj"
+            self.compile(HERE / "cl.c", made, f'-DCOMMAND="{command}"', f'-DOPTIONS="{name.upper()}_OPTIONS"')
+            self.start(self.environ["ZIG"], "lld-link", f"/out:{on_z(made.with_suffix('.exe'))}", on_z(made))
+
+    def compile(self, source: Path, made: Path, *options: str) -> None:
+        command = ["clang", "--target=x86_64-pc-windows-msvc", "-O1", "-ffreestanding", "-mno-stack-arg-probe"]
+        self.start(self.environ["ZIG"], *command, *options, "-c", on_z(source), "-o", on_z(made))
 
 
 @pytest.fixture(scope="session")
@@ -220,16 +249,8 @@ def windows(
         environ = {**os.environ, "UV_CACHE_DIR": str(pytestconfig.cache.mkdir("uv"))}
         run([*command, made.site, wheel, "pip", *WINDOWS_COMPONENTS], env=environ)
         run([*command, made.tools, "cmake", "ninja", "ziglang"], env=environ)
-        for name in HEADERS.split():
-            (directory / "crt").mkdir(exist_ok=True)
-            (directory / "crt" / name).write_text('#include "crt.h"\n')
-        shutil.copy(HERE / "crt.h", directory / "crt")
-        scripts = directory / "VC" / "Auxiliary" / "Build"
-        scripts.mkdir(parents=True)
-        for name in ("vcvarsall.bat", "vcvars64.bat"):
-            (scripts / name).write_text("@exit /b 0\n")
-        (directory / COMPILER).mkdir(parents=True)
-        made.compile(HERE / "cl.c").rename(directory / COMPILER / "cl.exe")
+        made.make_crt()
+        made.make_compiler()
         yield made
     finally:
         made.stop()
@@ -308,22 +329,31 @@ def test_the_root(windows: Windows) -> None:
 
 
 def test_pip_builds_a_project_in_isolation(windows: Windows, wheel: Path, pytestconfig: pytest.Config) -> None:
+    """CMake enables CUDA, and links a library with NVRTC's generated import library; Python loads and calls it."""
     project = windows.directory / "project"
     shutil.copytree(PROJECT / "tests" / "packages" / "windows", project)
     environ = {
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": f"{on_z(fetch('windows', pytestconfig))} {on_z(wheel.parent)}",
         "PIP_CONFIG_FILE": "nul",
-        "CMAKE": on_z(windows.tools / "cmake" / "data" / "bin" / "cmake.exe"),
-        "NINJA": on_z(windows.tools / "bin" / "ninja.exe"),
-        "CUDA_BUILD_ACTIVATE_VERBOSE": "1",
+        "CMAKE_GENERATOR": "Ninja",
+        "CMAKE_ARGS": NO_MANIFEST,
+        "CUDAARCHS": "90",
     }
     done = windows.python("-m", "pip", "wheel", "-v", "--no-deps", "-w", on_z(project), on_z(project), env=environ)
-    with zipfile.ZipFile(project / "windows_demo-1.0.0-py3-none-any.whl") as built:
-        found, ptx = (built.read(f"windows_demo/{name}").decode() for name in ("found.txt", "kernel.ptx"))
-    version, _, libraries = found.partition(" ")
-    assert version == NEWEST_NVCC
-    assert re.search(r"pip-build-env-\w+/overlay/Lib/site-packages/cuda-build-activate/cu13/lib/x64$", libraries), done
+    (built,) = project.glob("*.whl")
+    assert built.name == "windows_demo-1.0.0-py3-none-win_amd64.whl"
+    with zipfile.ZipFile(built) as archive:
+        archive.extractall(windows.site)
+    version, nvcc, libraries = (windows.site / "windows_demo" / "found.txt").read_text().split(";")
+    assert version == NEWEST_NVCC, done.stdout
+    root = r"/pip-build-env-\w+/overlay/Lib/site-packages/cuda-build-activate/cu13/"
+    assert re.search(root + r"bin/nvcc\.exe$", nvcc)
+    assert re.search(root + r"lib/x64$", libraries)
+    assert DEVICE_CODE in (windows.site / "windows_demo" / "demo.dll").read_bytes()
+    code = f"import windows_demo; print(windows_demo.launch(), windows_demo.compiled({KERNEL!r}))"
+    error, _, ptx = windows.python("-c", code).stdout.partition(" ")
+    assert int(error) == INSUFFICIENT_DRIVER
     assert ".entry kernel(" in ptx
     assert "42" in ptx
 
@@ -356,45 +386,23 @@ def test_cmake_finds_each_library_that_is_installed(windows: Windows) -> None:
     assert elsewhere == []
 
 
-def test_nvcc_compiles(windows: Windows) -> None:
-    """Host code by what stands for cl.exe: the stubs that nvcc makes for the kernel's call, and the device code."""
-    directory = windows.directory / "compile"
-    directory.mkdir(exist_ok=True)
-    (directory / "code.cu").write_text(
-        'extern "C" __global__ void kernel(int *result) { *result = 42; }\n'
-        "int launch() { kernel<<<1, 1>>>(nullptr); return cudaGetLastError(); }\n"
-    )
-    windows.run("nvcc", "-std=c++17", "-arch=sm_90", "-ptx", "code.cu", "-o", "code.ptx", cwd=directory)
-    assert ".entry kernel(" in (directory / "code.ptx").read_text()
-    windows.run("nvcc", "-std=c++17", "-arch=sm_90", "-c", "code.cu", "-o", "code.obj", cwd=directory)
-    content = (directory / "code.obj").read_bytes()
-    assert content[:2] == (0x8664).to_bytes(2, "little")
-    for expected in (b".nv_fatb", b"cudaLaunchKernel", bytes.fromhex("50ed55ba")):  # the last begins device code
-        assert expected in content
-
-
-def test_nvcc_links_device_code_at_link_time(windows: Windows) -> None:
-    """What opens nvvm's DLL, where the wheels do not have it."""
-    directory = windows.directory / "link"
-    directory.mkdir(exist_ok=True)
-    shutil.copy(PROJECT / "tests" / "packages" / "windows" / "kernel.cu", directory)
-    windows.run("nvcc", "-std=c++17", "-arch=sm_90", "-dc", "-dlto", "kernel.cu", "-o", "kernel.obj", cwd=directory)
-    windows.run("nvcc", "-arch=sm_90", "-dlink", "-dlto", "kernel.obj", "-o", "linked.obj", cwd=directory)
-    assert (directory / "linked.obj").exists()
-
-
-def test_a_program_calls_a_dll_by_a_generated_import_library(windows: Windows) -> None:
-    windows.python("-c", "pass")
-    program = windows.compile(HERE / "nvrtc.c")
-    ptx = windows.run(on_z(program))
-    assert ".entry kernel(" in ptx
-    assert "42" in ptx
+def test_nvcc_compiles_and_links(windows: Windows, tmp_path: Path) -> None:
+    """-dlto opens nvvm's DLL, where the wheels do not have it."""
+    (tmp_path / "code.cu").write_text(KERNEL + "int main() { kernel<<<1, 1>>>(nullptr); return cudaGetLastError(); }\n")
+    windows.run("nvcc", "-arch=sm_90", "-dlto", "code.cu", "-o", "code.exe", cwd=tmp_path)
+    assert DEVICE_CODE in (tmp_path / "code.exe").read_bytes()
+    windows.start(tmp_path / "code.exe", status=INSUFFICIENT_DRIVER)
+    windows.run("nvcc", "-arch=sm_90", "-ptx", "code.cu", "-o", "code.ptx", cwd=tmp_path)
+    assert ".entry kernel(" in (tmp_path / "code.ptx").read_text()
 
 
 def test_the_command_line(windows: Windows) -> None:
     root = on_z(windows.root)
     activated = f"activated CUDA {NEWEST_NVCC} with nvcc: {root}"
     assert windows.command("doctor") == f"{activated}\nnothing is wrong\n"
+    compiled = "compiled and linked a kernel; its device code is in the program"
+    said = f"{activated}\npassed: {compiled}\npassed: linked the hybrid runtime\n"
+    assert windows.command("doctor", "--compile") == said
     missing = windows.command("doctor", "--json", status=1, env={"WINEPATH": ""})
     assert [finding["code"] for finding in json.loads(missing)["findings"]] == ["no-host-compiler"]
     said = windows.command("info")

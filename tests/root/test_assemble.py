@@ -57,6 +57,14 @@ def test_the_layout_of_an_installed_toolkit(site: Path) -> None:
     assert run([root / "bin" / "nvcc"]).strip() == str(root / "bin" / "nvcc")
 
 
+def test_without_cccl(site: Path) -> None:
+    """nvcc still names the directory of its headers, and CMake links with no target if that does not exist."""
+    shutil.rmtree(site / "nvidia" / "cu13" / "include" / "cccl")
+    assert os.listdir(root_of(site) / "include" / "cccl") == []
+    (site / "nvidia" / "cu13" / "bin" / "nvcc").unlink()
+    assert not (root_of(site) / "include" / "cccl").exists()
+
+
 def test_rows_name_the_wheel_that_they_were_seen_in() -> None:
     for row in (*_assemble.LAYOUT, *_toolkit.COMPONENTS, *_toolkit.PRODUCTS):
         assert re.fullmatch(r"(nvidia|cutensor)(-\w+)+ \d+(\.\d+)+", row.seen), row.seen

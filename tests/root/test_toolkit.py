@@ -108,6 +108,28 @@ def in_environment(venv: VEnv, hostile: dict[str, str], command: list[str], dire
     return run([venv.python, "-c", code, *command], env=hostile, cwd=directory)
 
 
+@pytest.mark.parametrize("release", [TOOLKITS[0], NEWEST])
+def test_cmake_links_without_cccl(
+    release: str, cmake: Path, offline: dict[str, str], hostile: dict[str, str], tmp_path: Path
+) -> None:
+    """nvcc and the runtime are enough for a kernel."""
+    venv = VEnv(tmp_path / "venv")
+    venv.install("cuda-build-activate", f"cuda-toolkit[cudart,nvcc]=={release}", index=offline)
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.25)\n"
+        "project(kernel LANGUAGES CXX CUDA)\n"
+        "find_package(CUDAToolkit REQUIRED)\n"
+        "add_executable(kernel kernel.cu)\n"
+        "target_link_libraries(kernel PRIVATE CUDA::cudart)\n"
+    )
+    (tmp_path / "kernel.cu").write_text("__global__ void kernel() {}\nint main() { kernel<<<1, 1>>>(); }\n")
+    command = [str(cmake), "-GNinja", f"-DCMAKE_MAKE_PROGRAM={cmake.with_name('ninja')}", "-S.", "-Bbuild"]
+    log = in_environment(venv, hostile, [*command, "-DCMAKE_CUDA_ARCHITECTURES=90"], tmp_path)
+    assert f"Found CUDAToolkit: {venv.root}/include" in log
+    run([cmake, "--build", "build"], env=hostile, cwd=tmp_path)
+    shutil.rmtree(venv.path)
+
+
 def needed(binary: Path) -> set[str]:
     return set(re.findall(r"NEEDED.*\[(.*)\]", run(["readelf", "-d", binary])))
 

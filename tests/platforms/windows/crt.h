@@ -11,10 +11,11 @@ namespace std {
 template <bool, class T = void> struct enable_if {};
 template <class T> struct enable_if<true, T> { using type = T; };
 template <bool B, class T = void> using enable_if_t = typename enable_if<B, T>::type;
-template <class> constexpr bool is_arithmetic_v = false;
-template <> constexpr bool is_arithmetic_v<int> = true;
-template <> constexpr bool is_arithmetic_v<float> = true;
-template <> constexpr bool is_arithmetic_v<double> = true;
+template <class> struct is_arithmetic { static constexpr bool value = false; };
+template <> struct is_arithmetic<int> { static constexpr bool value = true; };
+template <> struct is_arithmetic<float> { static constexpr bool value = true; };
+template <> struct is_arithmetic<double> { static constexpr bool value = true; };
+template <class T> constexpr bool is_arithmetic_v = is_arithmetic<T>::value;
 template <class, class> using _Common_float_type_t = double;
 template <class T> T &&forward(T &t) { return static_cast<T &&>(t); }
 template <class T> T &&move(T &t) { return static_cast<T &&>(t); }
@@ -27,6 +28,9 @@ void *operator new(size_t, void *) noexcept;
 extern "C" {
 unsigned short _byteswap_ushort(unsigned short); unsigned long _byteswap_ulong(unsigned long); unsigned long long _byteswap_uint64(unsigned long long);
 int atexit(void (*)(void)); void exit(int); void abort(void);
+void *__acrt_iob_func(unsigned); int printf(const char *, ...); int fprintf(void *, const char *, ...);
 double _j0(double); double _j1(double); double _jn(int, double); double _y0(double); double _y1(double); double _yn(int, double);
 }
+#define stderr __acrt_iob_func(2)
+namespace std { using ::fprintf; using ::printf; }
 #endif

@@ -1,1 +1,0 @@
-extern "C" __global__ void kernel(int *result) { *result = 42; }
