@@ -36,8 +36,8 @@ SERVER = "wineserver"
 COMPILER = "VC/Tools/MSVC/14.44.35207/bin/Hostx64/x64"
 # What nvcc's headers include; clang must not tell that it is no compiler of Microsoft's.
 HEADERS = """
-assert.h corecrt.h crtdefs.h ctype.h limits.h math.h memory.h new stdarg.h stddef.h stdio.h stdlib.h string.h time.h
-cassert climits cmath cstdarg cstddef cstdio cstdlib cstring ctime functional type_traits utility
+assert.h corecrt.h crtdefs.h ctype.h limits.h math.h memory.h new stdarg.h stddef.h stdint.h stdio.h stdlib.h string.h
+time.h cassert climits cmath cstdarg cstddef cstdint cstdio cstdlib cstring ctime functional type_traits utility
 """
 AS_MICROSOFTS = "-fmsc-version=1944 -U__clang__ -U__SIZEOF_INT128__ -X -Wno-everything"
 # With each program that is linked.

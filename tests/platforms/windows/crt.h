@@ -1,6 +1,9 @@
 #pragma once
 typedef unsigned long long size_t;
 typedef long clock_t;
+typedef signed char int8_t; typedef short int16_t; typedef int int32_t; typedef long long int64_t, intptr_t;
+typedef unsigned char uint8_t; typedef unsigned short uint16_t; typedef unsigned uint32_t;
+typedef unsigned long long uint64_t, uintptr_t;
 typedef char *va_list;
 #define _CRTIMP
 #define _ACRTIMP
