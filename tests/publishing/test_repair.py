@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import block
 from test_audit import CASES, CU13, Case, audit, codes, command, rewritten, silent
-from wheels import checked, library, wheel
+from wheels import TAG, checked, library, wheel
 
 from cuda_build_activate import _elf, _repair, _wheel
 
@@ -226,7 +226,7 @@ def test_several(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monk
 def test_what_the_readme_shows(tmp_path: Path) -> None:
     case = Case(needs=["libcublas.so.13", "libnccl.so.2"], requires=["cuda-toolkit[cublas]==13.*"])
     shutil.move(case.wheel(tmp_path / "made").parent, tmp_path / "dist")
-    shown = block("$ cuda-build-activate audit dist")
+    shown = block("$ cuda-build-activate audit dist").replace("py3-none-linux_x86_64", TAG)
     printed = ""
     for line in shown.splitlines():
         if line.startswith("$ "):
