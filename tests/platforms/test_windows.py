@@ -133,7 +133,7 @@ class Windows:
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=300,
+                timeout=600,
                 check=False,
             )
             # On a busy machine Wine lets one process in a hundred fail without a word.

@@ -125,7 +125,7 @@ def test_cmake_links_without_cccl(
     (tmp_path / "kernel.cu").write_text("__global__ void kernel() {}\nint main() { kernel<<<1, 1>>>(); }\n")
     command = [str(cmake), "-GNinja", f"-DCMAKE_MAKE_PROGRAM={cmake.with_name('ninja')}", "-S.", "-Bbuild"]
     log = in_environment(venv, hostile, [*command, "-DCMAKE_CUDA_ARCHITECTURES=90"], tmp_path)
-    assert f"Found CUDAToolkit: {venv.root}/include" in log
+    assert f"Found CUDAToolkit: {venv.root}/" in log
     run([cmake, "--build", "build"], env=hostile, cwd=tmp_path)
     shutil.rmtree(venv.path)
 
