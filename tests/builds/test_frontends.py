@@ -55,10 +55,10 @@ def test_the_example_is_built_by_the_toolkit_of_its_build_environment(
     check(run(FRONT_ENDS[front_end](project, tmp_path / "out"), env=index, cwd=tmp_path), tmp_path / "out", cuobjdump)
 
 
-def check(log: str, out: Path, cuobjdump: Path) -> None:
-    """Check what a front end built into *out*, saying *log*."""
+def check(log: str, out: Path, cuobjdump: Path) -> str:
+    """Check what a front end built into *out*, saying *log*; return the toolkit root that was used."""
     found = dict(re.findall(r"skbuild-demo: (\w+) = (.*)", log))
-    root = found["toolkit"]
+    root: str = found["toolkit"]
     assert re.fullmatch(STABLE, root)
     assert not root.startswith(sys.prefix)
     assert not Path(root).exists(), "the root outlived its build environment"
@@ -75,6 +75,21 @@ def check(log: str, out: Path, cuobjdump: Path) -> None:
     assert re.findall(r"(?:RUNPATH|RPATH).*\[(.*)\]", dynamic) == ["$ORIGIN/../nvidia/cu13/lib"]
     assert set(re.findall(r"\.(sm_\d+)\.cubin", run([cuobjdump, "--list-elf", library]))) == {"sm_86"}
     assert f"Cuda compilation tools, release {minor_version(NEWEST)}" in run([cuobjdump, "--dump-elf", library])
+    return root
+
+
+# No build goes on before all have found their toolkits; one that was done would leave its path to another.
+TOGETHER = """
+file(TOUCH "{place}/configured")
+foreach(second RANGE 600)
+  file(GLOB configured "{place}/../*/configured")
+  list(LENGTH configured together)
+  if(together EQUAL 4)
+    break()
+  endif()
+  execute_process(COMMAND "${{CMAKE_COMMAND}}" -E sleep 1)
+endforeach()
+"""
 
 
 @fault("front ends", "four builds at once, with one empty cache", ACTIVATED)
@@ -85,17 +100,19 @@ def test_four_builds_at_once(index: dict[str, str], cuobjdump: Path, tmp_path: P
         "UV_CACHE_DIR": str(tmp_path / "cache" / "uv"),
         "PIP_CACHE_DIR": str(tmp_path / "cache" / "pip"),
     }
-    builds = []
+    roots, builds = set(), []
     for front_end in ("pip", "build", "uv", "uv, symlinks"):
         place = tmp_path / front_end
         project = copy_example(place / "project")
+        with open(project / "CMakeLists.txt", "a") as file:
+            file.write(TOGETHER.format(place=place))
         command = [part for part in FRONT_ENDS[front_end](project, place / "out") if part != "--no-cache-dir"]
         with open(place / "log", "w") as log:
             builds.append((place, subprocess.Popen(command, env=environ, cwd=place, stdout=log, stderr=log)))
     for place, build in builds:
         assert build.wait() == 0, (place / "log").read_text()
-    for place, _ in builds:  # one of them may have had the stable path of another that was done before
-        check((place / "log").read_text(), place / "out", cuobjdump)
+        roots.add(check((place / "log").read_text(), place / "out", cuobjdump))
+    assert len(roots) == 4
 
 
 @pytest.mark.parametrize("front_end", ["pip", "uv"])

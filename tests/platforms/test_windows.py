@@ -387,13 +387,21 @@ def test_cmake_finds_each_library_that_is_installed(windows: Windows) -> None:
 
 
 def test_nvcc_compiles_and_links(windows: Windows, tmp_path: Path) -> None:
-    """-dlto opens nvvm's DLL, where the wheels do not have it."""
+    """Also at link time: -dlto opens nvvm's DLL, where the wheels do not have it."""
     (tmp_path / "code.cu").write_text(KERNEL + "int main() { kernel<<<1, 1>>>(nullptr); return cudaGetLastError(); }\n")
-    windows.run("nvcc", "-arch=sm_90", "-dlto", "code.cu", "-o", "code.exe", cwd=tmp_path)
-    assert DEVICE_CODE in (tmp_path / "code.exe").read_bytes()
-    windows.start(tmp_path / "code.exe", status=INSUFFICIENT_DRIVER)
     windows.run("nvcc", "-arch=sm_90", "-ptx", "code.cu", "-o", "code.ptx", cwd=tmp_path)
     assert ".entry kernel(" in (tmp_path / "code.ptx").read_text()
+    windows.run("nvcc", "-arch=sm_90", "-c", "code.cu", "-o", "code.obj", cwd=tmp_path)
+    content = (tmp_path / "code.obj").read_bytes()
+    assert content[:2] == (0x8664).to_bytes(2, "little")
+    for expected in (b".nv_fatb", b"cudaLaunchKernel", DEVICE_CODE):
+        assert expected in content
+    windows.run("nvcc", "-arch=sm_90", "-dc", "-dlto", "code.cu", "-o", "parts.obj", cwd=tmp_path)
+    windows.run("nvcc", "-arch=sm_90", "-dlink", "-dlto", "parts.obj", "-o", "linked.obj", cwd=tmp_path)
+    assert (tmp_path / "linked.obj").exists()
+    windows.run("nvcc", "-arch=sm_90", "-dlto", "parts.obj", "-o", "code.exe", cwd=tmp_path)
+    assert DEVICE_CODE in (tmp_path / "code.exe").read_bytes()
+    windows.start(tmp_path / "code.exe", status=INSUFFICIENT_DRIVER)
 
 
 def test_the_command_line(windows: Windows) -> None:
